@@ -1,0 +1,1 @@
+"""What decides: pure values in, values out. No clock, no socket, no file."""

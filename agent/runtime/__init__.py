@@ -1,0 +1,1 @@
+"""What runs the core: the single-writer loop, the poller, the journal, the executor."""

@@ -1,0 +1,1 @@
+"""Drills: scenarios, faults, virtual time and the simulated branch."""

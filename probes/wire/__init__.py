@@ -1,0 +1,1 @@
+"""Wire clients: one protocol a file, no judgement."""

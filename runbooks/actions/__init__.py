@@ -1,0 +1,1 @@
+"""Verbs that runbooks use, one file each."""
