@@ -15,12 +15,14 @@ from agent.core.model import Mode, PointId, Value
 from agent.core.profiles import PROFILES
 from agent.core.runbook import Failback, Limits, Runbook, Step
 from agent.equipment import PATH, Declared, lines, word_of
-from agent.fields import Node, did_you_mean, enum_of, mapping, name, optional, text
+from agent.fields import Node, did_you_mean, enum_of, is_name, mapping, optional, text
 from agent.ports import ActionKind
 from agent.scripts import Return, Script, ScriptStep, Title, find, load, read_failback, read_limits, require
 from agent.yaml_source import shown
 
 ENTRY_KEYS: Final = ("use", "mode", "bind", "limits", "failback")
+NO_PATH: Final = "nothing watches the way of the site's own traffic, which has to prove it"
+FAR_RUNGS: Final = ("edge", "hq", "second_site")
 RETURN_SUFFIX: Final = ".return"
 LOCK: Final = "lines"  # two runs that move lines never overlap
 RETURN_LIMITS: Final = Limits(None, 0.0, 0.0)  # returns do not count, and a block never stops one
@@ -57,9 +59,7 @@ def entries(
         return ()
     read: list[Entry] = []
     for word, child in node.children():
-        if name(Node(child.notes, child.keys, word)) is None:
-            continue
-        one = read_entry(child, word, found, actions, beside)
+        one = read_entry(child, word, found, actions, beside) if is_name(child, word) else None
         if one is None:
             continue
         rival = next((r for r in read if (r.script.cause, r.leaves) == (one.script.cause, one.leaves)), None)
@@ -163,6 +163,7 @@ def good_for_s(entry: Entry, found: Mapping[str, Declared]) -> float:
 def bound(entry: Entry, plant: Plant) -> tuple[Runbook, ...]:
     """Return the runbook and, where it has one, its return. Mistakes are noted."""
     script, way_home = entry.script, entry.way_home
+    check_provable(entry, plant)
     digest = hashlib.sha256(
         f"{script.document.text}\0{json.dumps(dict(sorted(entry.bind.items())))}".encode()
     ).hexdigest()
@@ -197,6 +198,15 @@ def bound(entry: Entry, plant: Plant) -> tuple[Runbook, ...]:
         title_zh=way_home.title.zh,
     )
     return swap, home
+
+
+def check_provable(entry: Entry, plant: Plant) -> None:
+    """Note a line that nothing beyond its own box could prove: the runbook would never move to it."""
+    for line in (entry.leaves, entry.enters):
+        points = plant.points.get(line)
+        if points is not None and not any(f"{rung}.lost_in_row" in points for rung in FAR_RUNGS):
+            message = f"{line} has no target beyond its own box that could prove it"
+            plant.equipment[line].at("targets").wrong(message, "add hq: ADDRESS", key=True)
 
 
 def failback_of(entry: Entry, plant: Plant) -> Failback | None:
@@ -269,6 +279,9 @@ def conditions(values: Mapping[str, Value], step: ScriptStep, entry: Entry, plan
     found = []
     for point, value in values.items():
         place = locate(point, entry, plant)
+        if place is NO_PATH:
+            entry.node.wrong(NO_PATH, "give the primary line an hq target", key=True)
+            continue
         if isinstance(place, str):
             complain(step, entry, place)
             continue
@@ -295,7 +308,7 @@ def locate(point: str, entry: Entry, plant: Plant) -> tuple[Declared, str] | str
         if not paths and any(not one.is_whole() for one in plant.equipment.values() if one.kind == "line"):
             return None  # the line that would have told where headquarters is was complained of already
         if not paths:
-            return f"{point}: nothing watches the way of the site's own traffic; give the primary line an hq target"
+            return NO_PATH
         word = paths[0].name
     one = plant.equipment.get(word)
     if one is None:

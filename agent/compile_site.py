@@ -20,6 +20,7 @@ RUNGS: Final = ("cpe", "edge", "hq", "second_site")  # nearest first
 RUNG_KEYS: Final = ("enter", "leave", "on_delay", "off_delay")
 HIGH: Final = (Op.ABOVE, Op.AT_LEAST)
 LOW: Final = (Op.BELOW, Op.AT_MOST)
+RATIO_MAX: Final = 2.0  # a load may be more than what is rated
 LIMITED: Final = (*HIGH, *LOW)
 
 Specs = Mapping[PointId, PointSpec]
@@ -173,7 +174,7 @@ def new_limit(node: Node | None, conditions: tuple[Condition, ...], points: Spec
     if old is None:
         node.wrong("this alarm has no limit, it looks at a yes or no", "change on_delay or off_delay")
         return conditions
-    readers: Mapping[str, Callable[[Node], float | None]] = {"s": seconds, "ratio": ratio}
+    readers: Mapping[str, Callable[[Node], float | None]] = {"s": seconds, "ratio": lambda at: ratio(at, RATIO_MAX)}
     value = readers.get(points[old.point].unit, number)(node)
     if value is None:
         return conditions

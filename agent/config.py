@@ -32,6 +32,7 @@ SITE_KEYS: Final = ("id", "name", "region", "timezone", "language", "agent")
 SITE_LATER: Final = ("service_hours", "calendar")
 AGENT_KEYS: Final = ("host", "fed_by", "through", "boot_guard")
 SERVER_KEYS: Final = ("socket", "metrics", "state_dir")
+RIGHTS: Final = {"kernel-routes": "CAP_NET_ADMIN"}  # channel of a verb -> what it needs
 LANGUAGES: Final = ("zh", "en")
 BOOT_GUARD_S: Final = 30.0
 ABSOLUTE_CURE: Final = "write the whole path, beginning with /"
@@ -60,9 +61,9 @@ class Config:
     """
     Everything the site file says.
 
-    `probe_configs`: equipment -> (name of the probe kind, its config); `lines`: those that are lines, by name. `channels`:
-    equipment -> the way by which its facts come. `digest`: SHA-256 of the file's text. `needs`: why the agent needs more
-    than an ordinary user's rights here, one sentence each.
+    `probe_configs`: equipment -> (name of the probe kind, its config). `lines`: line -> its config. `channels`:
+    equipment -> the way by which its facts come. `digest`: SHA-256 of the file's text. `needs`: rights beyond those of
+    an ordinary user, each with what it is for.
     """
 
     site: Site
@@ -262,7 +263,7 @@ def rights_needed(found: Mapping[str, Declared], entries: tuple[binding.Entry, .
     if lines(found):
         needs.append("CAP_NET_RAW: probes leave by the line that they are bound to")
     for entry in entries:
-        channels = {step.action.channel for step in entry.script.steps}
-        if entry.mode in (Mode.ASK, Mode.AUTO) and "kernel-routes" in channels:
-            needs.append(f"CAP_NET_ADMIN: runbook {entry.name} changes routes")
+        for channel in sorted({step.action.channel for step in entry.script.steps} & RIGHTS.keys()):
+            if entry.mode in (Mode.ASK, Mode.AUTO):
+                needs.append(f"{RIGHTS[channel]}: runbook {entry.name} gives commands to {channel}")
     return tuple(needs)

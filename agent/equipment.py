@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.fields import Node, choice, did_you_mean, mapping, name, one_or_more, optional, record, text
+from agent.fields import Node, choice, did_you_mean, is_name, mapping, one_or_more, optional, record, text
 from agent.ports import ProbeKind
 from agent.yaml_source import shown
 
@@ -16,6 +16,7 @@ UNPROBED: Final = ("utility",)  # kinds that are seen only through what they fee
 LATER: Final = ("breaker", "transfer_switch", "generator", "pdu", "switch", "database", "endpoint", "sensor")
 PATH: Final = "path"  # kind and usual name of the way that the site's own traffic takes
 ROLES: Final = ("primary", "standby")
+CIRCLES_MAX: Final = 20  # told at once; each is looked for in the whole
 OWN_TARGETS: Final = ("cpe",)  # targets that two lines cannot have in common
 
 
@@ -49,22 +50,19 @@ class Declared:
 
 def declared(node: Node | None, probes: Mapping[str, ProbeKind]) -> dict[str, Declared]:
     """Return what the section declares, by name; mistakes are noted."""
-    if node is None or node.value is None or not mapping(node, what="a mapping of names to equipment"):
+    if node is None or not mapping(node, what="a mapping of names to equipment"):
         return {}
+    if not node.value:
+        node.wrong("nothing is watched", "name at least one piece of equipment", key=True)
     found: dict[str, Declared] = {}
     for word, child in node.children():
-        if name(child_name(child, word)) is not None:
-            one = read_one(child, word, probes)
-            if one is not None:
-                found[word] = one
+        one = read_one(child, word, probes) if is_name(child, word) else None
+        if one is not None:
+            found[word] = one
     check_references(found, node)
     check_lines(found)
+    check_paths(found)
     return with_path(found, probes)
-
-
-def child_name(node: Node, word: str) -> Node:
-    """Return the key of *node* as a value, so that it can be read like one."""
-    return Node(node.notes, node.keys, word)
 
 
 def read_one(node: Node, word: str, probes: Mapping[str, ProbeKind]) -> Declared | None:
@@ -113,7 +111,7 @@ def read_probe(node: Node, kind: str, probes: Mapping[str, ProbeKind]) -> ProbeK
 
 def check_references(found: Mapping[str, Declared], section: Node) -> None:
     """Note what is fed by, or reached through, something that is not there or itself."""
-    known = list(section.value)
+    known = section.value.keys()
     for one in found.values():
         check_names(one.node.get("fed_by"), one.fed_by, known)
         check_names(one.node.get("through"), (one.through,) if one.through else (), known)
@@ -130,20 +128,20 @@ def base(through: str) -> str:
     return through.partition("/")[0]
 
 
-def check_names(node: Node | None, words: Iterable[str], known: Iterable[str]) -> None:
+def check_names(node: Node | None, words: Iterable[str], known: Collection[str]) -> None:
     """Note each of *words* that is not *known*, at its place under *node*."""
     for word in words:
         if node is not None and base(word) not in known:
             index = node.value.index(word) if isinstance(node.value, list) else None
             at = node if index is None else node.child(index, word)
-            at.wrong(f"there is no equipment {shown(base(word))}", did_you_mean(base(word), list(known)))
+            at.wrong(f"there is no equipment {shown(base(word))}", did_you_mean(base(word), known))
 
 
 def cycles(sources: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
     """Return the circles in *sources*, each beginning and ending with the same name."""
     graph = {word: set(words) for word, words in sources.items()}
     circles: list[list[str]] = []
-    while True:
+    while len(circles) < CIRCLES_MAX:
         try:
             graphlib.TopologicalSorter(graph).prepare()
         except graphlib.CycleError as error:
@@ -152,7 +150,8 @@ def cycles(sources: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
             circles.append(circle[start:-1] + circle[: start + 1])
             graph[circle[0]].discard(circle[1])
         else:
-            return circles
+            break
+    return circles
 
 
 def lines(found: Mapping[str, Declared]) -> dict[str, Declared]:
@@ -200,6 +199,16 @@ def check_pair(first: Declared, second: Declared) -> None:
         there = targets_of(first).get(target)
         if there and there == targets_of(second).get(target):
             second.at("targets", target).wrong(f"{there} is the {target} of {first.name} too")
+
+
+def check_paths(found: Mapping[str, Declared]) -> None:
+    """Note a second path, and lines that a path names and that are not there."""
+    paths = [one for one in found.values() if one.kind == PATH]
+    known = [one.name for one in found.values() if one.kind == "line"]
+    for one in paths:
+        check_names(one.node.get("lines"), getattr(one.config, "lines", ()), known)
+    for one in paths[1:]:
+        one.at("kind").wrong(f"{paths[0].name} is the path already", "a site has one way for its own traffic")
 
 
 def with_path(found: dict[str, Declared], probes: Mapping[str, ProbeKind]) -> dict[str, Declared]:

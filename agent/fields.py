@@ -33,6 +33,8 @@ DURATION_CURE: Final = "write a number with its unit: 500ms, 10s, 5m, 2h or 7d"
 PERCENT: Final = re.compile(r"(-?[0-9]{1,6}(?:\.[0-9]{1,6})?) ?%")
 RATE: Final = re.compile(r"([1-9][0-9]{0,5})\s*/\s*(\S+)")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+NOT_A_NAME: Final = "must be a name of letters, digits, - and _, at most 40"
+SUGGESTIONS_MAX: Final = 100  # mistakes in one file that are worth looking for what was meant
 TEXT_MAX: Final = 200
 PORT_MAX: Final = 65_535
 UNIT_SUFFIXES: Final = ("_s", "_ratio")
@@ -103,7 +105,8 @@ def mapping(node: Node, known: Collection[str] | None = None, *, what: str = "a 
         return False
     for key, child in node.children():
         if known is not None and key not in known:
-            child.wrong("unknown key", did_you_mean(key, known), key=True)
+            is_much = len(node.notes.problems) > SUGGESTIONS_MAX
+            child.wrong("unknown key", "" if is_much else did_you_mean(key, known), key=True)
     return True
 
 
@@ -156,8 +159,15 @@ def name(node: Node) -> str | None:
         return node.value
     if isinstance(node.value, int) and not isinstance(node.value, bool) and node.value >= 0:
         return str(node.value)
-    node.wrong(f"must be a name of letters, digits, - and _, at most 40, got {shown(node.value)}")
+    node.wrong(f"{NOT_A_NAME}, got {shown(node.value)}")
     return None
+
+
+def is_name(node: Node, key: str) -> bool:
+    """Tell whether *key*, under which *node* stands, is a name."""
+    if not NAME.fullmatch(key):
+        node.wrong(NOT_A_NAME, key=True)
+    return NAME.fullmatch(key) is not None
 
 
 def choice(node: Node, words: Collection[str]) -> str | None:
@@ -192,7 +202,8 @@ def whole(node: Node) -> int | None:
     """Return a whole number."""
     if isinstance(node.value, int) and not isinstance(node.value, bool):
         return node.value
-    node.wrong(f"must be a whole number, got {shown(node.value)}")
+    is_quoted = isinstance(node.value, str) and node.value.isdigit()
+    node.wrong(f"must be a whole number, got {shown(node.value)}", "no quotes, no leading zero" if is_quoted else "")
     return None
 
 
@@ -225,8 +236,8 @@ def seconds(node: Node) -> float | None:
     return None
 
 
-def ratio(node: Node) -> float | None:
-    """Return a ratio from 0 to 1, written 25% or 0.25."""
+def ratio(node: Node, most: float = 1.0) -> float | None:
+    """Return a ratio from 0 to *most*, written 25% or 0.25."""
     value = node.value
     found = PERCENT.fullmatch(value) if isinstance(value, str) else None
     if found is not None:
@@ -236,10 +247,10 @@ def ratio(node: Node) -> float | None:
     else:
         node.wrong(f"must be a ratio, got {shown(value)}", "write 25% or 0.25")
         return None
-    if 0 <= share <= 1:
+    if 0 <= share <= most:
         return share
     node.wrong(
-        f"must lie between 0% and 100%, got {value}",
+        f"must lie between 0% and {most:.0%}, got {value}",
         f"did you mean {value}%?" if 1 < share <= 100 and not found else "",
     )
     return None
@@ -376,10 +387,10 @@ def of_type(node: Node, hint: Any, field_name: str) -> Any:
         return None
     if origin is tuple:
         return items(node, arguments[0], field_name)
-    if origin is not None and issubclass(origin, Mapping):
-        return entries(node, arguments[1], field_name)
     if origin is typing.Literal:
         return choice(node, [str(argument) for argument in arguments])
+    if origin is not None and issubclass(origin, Mapping):
+        return entries(node, arguments[1], field_name)
     if dataclasses.is_dataclass(hint):
         return record(node, typing.cast(type[Any], hint))
     if isinstance(hint, type) and issubclass(hint, StrEnum):

@@ -13,7 +13,15 @@ from typing import Any, Protocol
 from agent.clock import Clock
 from agent.core.model import Observation, Outcome, PointSpec, Request, Value
 
-Readings = Mapping[str, Value]  # point name within the equipment ("on_battery") -> value
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A reading that was answered but contradicts itself: quality `suspect`, with the reason as its fault text."""
+
+    value: Value
+    reason: str
+
+
+Readings = Mapping[str, Value | Suspect]  # point name within the equipment ("on_battery") -> value
 Publish = Callable[[Sequence[Observation]], None]
 
 
@@ -46,14 +54,6 @@ class PolledProbe(Protocol):
     async def close(self) -> None:
         """Let go of connections."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A reading that was answered but contradicts itself: quality `suspect`, with the reason as its fault text."""
-
-    value: Value
-    reason: str
 
 
 class StreamProbe(Protocol):

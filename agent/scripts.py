@@ -110,7 +110,7 @@ def find(node: Node, beside: Path) -> Path | None:
         return beside / word
     known = library()
     if word not in known:
-        cure = f"{did_you_mean(word, known)}; a file of your own is named by its path: ./{word}.yaml"
+        cure = f"{did_you_mean(word, known)} (a file of your own is named by its path: ./{word}.yaml)"
         node.wrong("there is no script of this name in the library", cure)
     return known.get(word)
 

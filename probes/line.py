@@ -126,9 +126,12 @@ class LineProbe:
 
     def _send_due(self) -> None:
         now = boot_s()
-        while self._burst_due and self._burst_due[0] <= now:
-            self._burst_due.popleft()
+        if self._burst_due and self._burst_due[0] <= now:
+            late_s = now - self._burst_due.popleft()
             self._send(in_burst=True)
+            # After a stall of ours the rest keeps its distance: three probes at once could meet the same full queue.
+            self._burst_due = deque(at + late_s for at in self._burst_due)
+            self._burst = (self._burst[0], self._burst[1] + late_s)
         if now >= self._tick_at:
             self._send(in_burst=False)
             # The schedule is absolute, so that it does not drift; after an absence of ours it starts anew.

@@ -11,10 +11,10 @@ from typing import Final
 from agent.clock import boot_s
 from agent.core.model import Observation, PointSpec
 from agent.errors import ProbeFault
-from agent.ports import ProbeContext, ProbeKind, Publish
+from agent.ports import ProbeContext, ProbeKind, Publish, Suspect
 from probes.line_rungs import Observer
 from probes.line_service import OUR_OWN
-from probes.path_line import Contradiction, line_of
+from probes.path_line import line_of
 from probes.path_opener import DEADLINE_S, Opener, OpenerEcho
 from probes.wire.echo import Binding, Reply, parse_target
 from probes.wire.icmp import EchoSocket
@@ -154,10 +154,9 @@ class PathProbe:
 
     def _observe_line(self, reply: Reply, asked_at: float) -> Observation:
         now = boot_s()
-        try:
-            line = line_of(reply, self._lines)
-        except Contradiction as reason:
-            return self._observer.suspect("line", str(reason), asked_at, now)
+        line = line_of(reply, self._lines)
+        if isinstance(line, Suspect):
+            return self._observer.suspect("line", line.reason, asked_at, now)
         if line is None:
             return self._observer.unseen("line", "failed", asked_at, now)
         return self._observer.good("line", line, asked_at, now)

@@ -6,30 +6,24 @@ import socket
 from collections.abc import Mapping
 
 from agent.errors import ProbeFault
+from agent.ports import Suspect
 from probes.line_config import LineConfig
 from probes.wire.echo import Reply
 from probes.wire.netlink import addresses_of, link_named
 
 
-class Contradiction(Exception):
-    """Address and interface belong to different lines; the text says to which."""
-
-
-def line_of(reply: Reply, lines: Mapping[str, LineConfig]) -> str | None:
+def line_of(reply: Reply, lines: Mapping[str, LineConfig]) -> str | Suspect | None:
     """
     Return the name of the line that *reply* came by, None when it fits none of *lines*, or several.
 
-    Raises:
-        Contradiction: it went out with the address of one line and came in by another.
+    Suspect: our address in it is of one line, and it came in by another.
     """
     address = reply.told or reply.destination
     interface = name_of(reply.ifindex)
     by_address = {name for name, line in lines.items() if address in own_addresses(line)}
     by_interface = {name for name, line in lines.items() if interface is not None and interface == line.interface}
     if by_address and by_interface and by_address.isdisjoint(by_interface):
-        raise Contradiction(
-            f"{address} is the address of {shown(by_address)}, the answer came in by {shown(by_interface)}"
-        )
+        return Suspect(None, f"{address} is of {shown(by_address)}, the answer came in by {shown(by_interface)}")
     found = by_address & by_interface or by_address or by_interface
     return found.pop() if len(found) == 1 else None
 

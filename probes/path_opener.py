@@ -12,9 +12,8 @@ from probes.wire.echo import Reply, Target
 
 DEADLINE_S: Final = 1.0  # of an echo by the path, whoever carries it
 
-Opener = Callable[
-    [str, float], Awaitable[str]
-]  # target and deadline -> source address that the far end saw; ProbeFault
+# Target and deadline -> the source address that the far end saw. Raises ProbeFault.
+Opener = Callable[[str, float], Awaitable[str]]
 
 
 class OpenerEcho:

@@ -138,7 +138,7 @@ def normal_destination(destination: str) -> str:
     try:
         network = IPv4Network(destination)
     except ValueError as error:
-        raise ActionFailed(f'destination {destination!r} is neither "default" nor an IPv4 prefix: {error}') from error
+        raise ActionFailed(f'{destination!r} is neither "default" nor an IPv4 prefix: {error}') from error
     return "default" if network.prefixlen == 0 else str(network)
 
 

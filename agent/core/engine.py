@@ -191,6 +191,9 @@ def take_start(work: Work, event: Started) -> None:
     new_boot = work.durable.boot_id not in ("", work.now.boot_id)
     safe = None if event.journal_intact else event.why_not
     work.emit(AgentStarted(event.version, event.site_digest, new_boot, safe))
+    if safe is not None and work.durable.hold is None:
+        # Holds, lockouts and budgets may be lost with the journal, so a person says when it may act again.
+        work.emit(HoldSet("changeover", f"safe mode: {safe}", False, None))
     if new_boot:
         rebase(work)
     for run in work.durable.open_runs():

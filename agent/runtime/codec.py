@@ -371,8 +371,13 @@ def _union_decoder(members: tuple[Any, ...]) -> Decode:
     classes = {cls.__name__: cls for cls in _tagged_classes(bare)}
     others = [decoder(one) for one in sorted(bare, key=_narrowness) if one not in classes.values()]
     names = ", ".join(_name(one) for one in bare)
+    as_they_are = {one for one in bare if one in SCALARS or one is float}
+    if any(_narrowness(one) == 0 for one in bare):
+        as_they_are.discard(str)
 
     def decode(data: Any) -> Any:
+        if type(data) in as_they_are:
+            return data
         if isinstance(data, dict) and classes:
             if len(classes) == 1:
                 return class_plan(next(iter(classes.values()))).decode(data)
@@ -471,8 +476,8 @@ def _tagged_classes(members: list[Any]) -> set[type[Any]]:
 
 
 def _narrowness(type_: Any) -> int:
-    """Order in which the members of a union are tried: an enum before str, int before float."""
-    if isinstance(type_, type) and issubclass(type_, Enum):
+    """Order in which the members of a union are tried: an enum and a literal before str, int before float."""
+    if get_origin(type_) is Literal or (isinstance(type_, type) and issubclass(type_, Enum)):
         return 0
     return 2 if type_ is float else 3 if type_ is Any else 1
 

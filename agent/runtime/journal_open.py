@@ -19,11 +19,12 @@ from agent.runtime.journal_chain import BEFORE_ALL, EMPTY, Filled, Head, Tail, c
 from agent.runtime.journal_file import (
     DATABASE,
     HEAD,
+    READ_ERRORS,
     SCHEMA,
     connect_reading,
     connect_writing,
     disk_errors,
-    has_sound_header,
+    first_page_fault,
     read_rows,
     segment_starts,
     surroundings_errno,
@@ -113,13 +114,13 @@ def read_tail(directory: Path, held: HeadFile | None) -> Tail | None:
             if held is None:
                 _refuse_unheaded(connection)
                 return None
-            if not has_sound_header(path):
-                raise JournalBroken(1, f"the first page of {DATABASE} is damaged")
+            if fault := first_page_fault(path, connection):
+                raise JournalBroken(1, fault)
             starts = segment_starts(connection)
             # Not later than the head, so that its digest is met on the way.
             first_seq = max((seq for seq in starts if seq <= max(head[0], 1)), default=1)
             return check_tail(read_rows(connection, first_seq), head, first_seq)
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         code = surroundings_errno(error)
         if held is None and code == errno.EROFS:
             return None  # a crash interrupted the beginning, and only the one who writes can clear that up

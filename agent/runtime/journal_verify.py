@@ -13,8 +13,9 @@ from agent.runtime.journal_chain import BEFORE_ALL, Walk
 from agent.runtime.journal_file import (
     DATABASE,
     HEAD,
+    READ_ERRORS,
     connect_reading,
-    has_sound_header,
+    first_page_fault,
     read_rows,
     segment_starts,
 )
@@ -105,13 +106,14 @@ def _check_database(path: Path, held: HeadFile | None, found: _Findings) -> None
     try:
         with closing(connect_reading(path)) as connection:
             connection.execute("BEGIN")  # one moment for all that follows, also beside a running agent
+            if fault := first_page_fault(path, connection):
+                found.problems.append(fault)
+                return
             starts = segment_starts(connection)
             _walk(connection, wanted, found)
-            if not has_sound_header(path):
-                found.problems.append(f"the first page of {DATABASE} is damaged")
             sqlite_says = [_text(row[0]) for row in connection.execute("PRAGMA integrity_check(10)")]
             found.problems += [f"{DATABASE}: {line}" for line in sqlite_says if line != "ok"]
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         found.problems.append(f"{DATABASE} cannot be read: {error}")
         return
     walk = found.walk

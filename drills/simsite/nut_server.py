@@ -37,8 +37,9 @@ UNTOLD: Final = {"ups.status": "WAIT"}
 
 class SimNutServer:
     """
-    Stands for `upsd`. `ups` maps each device's name to its variables and may be changed at any time; `fault` breaks the
-    whole server and `faults` single devices. No socket is opened before `start`; the port outlives `stop`.
+    Stands for `upsd`. `ups` maps each device's name to its variables and may be changed at any time. `fault` breaks the
+    whole server, `faults` single devices (DENIED, STALE, DRIVER_GONE, WAIT; the others mean nothing there). No socket
+    is opened before `start`; the port outlives `stop`.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -73,7 +74,7 @@ class SimNutServer:
     async def start(self) -> None:
         """Listen; harmless when it does so already. Raises OSError when the port is taken."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=LINE_BYTES_MAX)
+            self._server = await asyncio.start_server(self._accept, self._host, self._port, limit=LINE_BYTES_MAX)
             self._port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -89,17 +90,17 @@ class SimNutServer:
         await asyncio.gather(*connections, return_exceptions=True)
         await server.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a connection is served by a task")
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
         self._connections[task] = writer
+        task.add_done_callback(self._connections.pop)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             # A question too long for the buffer (ValueError) ends the connection.
             with suppress(ConnectionError, ValueError):
                 await self._answer_all(reader, writer)
         finally:
-            del self._connections[task]
             writer.close()
 
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -145,7 +145,7 @@ def echo_request(identifier: int, number: int, payload: bytes) -> bytes:
 def checksum(data: bytes) -> int:
     """Return the Internet checksum of *data*. Source: RFC 1071."""
     padded = data + b"\0" if len(data) % 2 else data
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 

@@ -182,7 +182,7 @@ class _Wire(asyncio.Protocol):
 
     def is_quiet(self) -> bool:
         """Whether the connection stands and nothing has come unasked: it cannot be the answer to what we ask next."""
-        if self._unread or self._ended or self._transport.is_closing():
+        if self._unread or self._transport.is_closing():
             return False
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)

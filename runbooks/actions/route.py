@@ -14,7 +14,7 @@ from typing import Any, Final
 from agent.core.model import Request, Value
 from agent.errors import ActionFailed
 from agent.ports import ActionContext, ActionKind, Route, RouteTable
-from runbooks.routes import text
+from runbooks.routes import METRIC_MAX, normal_destination, text
 
 METRIC_STEP: Final = 10  # how far below the best route of the site ours is put: room for an operator's hand in between
 METRIC_ALONE: Final = 100  # ours, when the site has no route of its own
@@ -23,11 +23,24 @@ ROLES: Final = ("primary", "standby")
 
 @dataclass(frozen=True, slots=True)
 class RouteParams:
-    """Role of the wanted line, what is routed ("default" or a prefix), our route's metric (None: below the best)."""
+    """
+    Role of the wanted line, what is routed ("default" or a prefix), our route's metric (None: below the best).
+
+    Raises:
+        ValueError: the message begins with the name of the key.
+    """
 
     to: str
     destination: str = "default"
     metric: int | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            normal_destination(self.destination)
+        except ActionFailed as error:
+            raise ValueError(f"destination: {error}") from error
+        if self.metric is not None and not 1 <= self.metric <= METRIC_MAX:
+            raise ValueError(f"metric: must be 1 to {METRIC_MAX}, got {self.metric}")
 
 
 @dataclass(frozen=True, slots=True)

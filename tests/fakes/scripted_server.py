@@ -62,7 +62,7 @@ class ScriptedServer:
         return str(host), int(port)
 
     async def __aenter__(self) -> ScriptedServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -73,13 +73,12 @@ class ScriptedServer:
             if isinstance(result, Exception):
                 raise result
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         script = self._scripts[min(self.connections, len(self._scripts) - 1)]
         self.connections += 1
-        connection = Connection(self, reader, writer)
+        self._tasks.add(asyncio.create_task(self._run(script, Connection(self, reader, writer), writer)))
+
+    async def _run(self, script: Script, connection: Connection, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(ConnectionError):
                 await script(connection)

@@ -51,8 +51,12 @@ class RealUpsd:
         self._write_variables()
 
     async def __aenter__(self) -> RealUpsd:
-        await self.start_driver()
-        await self.start()
+        try:
+            await self.start_driver()
+            await self.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exception: object) -> None:

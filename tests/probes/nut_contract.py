@@ -12,7 +12,7 @@ import pytest
 from agent.errors import ProbeFault
 from probes.nut import NutConfig, NutProbe
 
-REPLY_TIMEOUT_S = 0.5
+REPLY_TIMEOUT_S = 1.0
 PATIENCE_S = 15.0  # the real server takes up to 2 s for a change and 3 s for a new driver
 ON_MAINS = {"mains_present": True, "on_battery": False, "battery_low": False}
 

@@ -79,7 +79,8 @@ async def test_second_answer_to_one_question_is_doubt():
         assert server.connections == 2
 
 
-async def test_what_came_unasked_between_two_questions_ends_the_connection():
+@pytest.mark.parametrize("loop_passes", [0, 3], ids=["still in the kernel", "already read"])
+async def test_what_came_unasked_between_two_questions_ends_the_connection(loop_passes: int):
     unasked, sent = asyncio.Event(), asyncio.Event()
 
     async def talkative(connection: Connection) -> None:
@@ -93,9 +94,36 @@ async def test_what_came_unasked_between_two_questions_ends_the_connection():
         await client.get_var("a", "ups.status")
         unasked.set()
         await sent.wait()
+        for _ in range(loop_passes):
+            await asyncio.sleep(0)
 
         assert await client.get_var("a", "ups.status") == "OL"
         assert server.connections == 2
+
+
+async def test_flood_between_two_questions_is_held_back():
+    sent = 0
+    answered = asyncio.Event()
+
+    async def flood(connection: Connection) -> None:
+        nonlocal sent
+        await connection.asked()
+        await connection.say(OL)
+        await answered.wait()
+        while True:
+            await connection.say(b"x" * 65536)
+            sent += 1
+
+    async with asking(flood, saying(OB)) as (client, _):
+        await client.get_var("a", "ups.status")
+        answered.set()
+        before = -1
+        async with asyncio.timeout(5):
+            while sent != before:
+                before = sent
+                await asyncio.sleep(0.05)
+
+        assert await client.get_var("a", "ups.status") == "OB"
 
 
 async def test_cancelled_question_leaves_no_answer_behind():

@@ -233,6 +233,19 @@ def test_proof_and_start_state_are_told_by_path():
     assert KIND.start(RouteParams(to="primary"), BIND) == {"path.line": "wan2"}
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"destination": "everywhere"}, "destination: "),
+        ({"metric": 0}, "metric: must be 1 to"),
+        ({"metric": -5}, "metric: "),
+    ],
+)
+def test_words_of_a_step_that_make_no_sense_are_told_with_their_key(words: dict, complaint: str):
+    with pytest.raises(ValueError, match=f"^{complaint}"):
+        RouteParams(to="standby", **words)
+
+
 def test_the_table_of_actions_has_it_under_its_name():
     assert ACTIONS["route"] is KIND
     assert all(name == kind.name for name, kind in ACTIONS.items())

@@ -1,0 +1,201 @@
+"""The application: joins config, probes, executor, journal, loop and edge into one running agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agent import __version__
+from agent.clock import Clock, SystemClock
+from agent.config import Config, load
+from agent.control import ControlServer
+from agent.core.apply import apply
+from agent.core.model import Started
+from agent.core.records import Record
+from agent.core.state import Durable, State
+from agent.errors import ConfigError, JournalBroken, StateDirectoryInUse
+from agent.metrics import Exporter
+from agent.ports import Action, ActionContext, ActionKind, Probe, ProbeContext, RouteTable
+from agent.runtime.codec import from_plain
+from agent.runtime.executor import Executor
+from agent.runtime.journal import Journal, Opened, open_journal, set_aside
+from agent.runtime.ledger import SqliteLedger
+from agent.runtime.loop import Loop
+from agent.runtime.points import PointStore
+from agent.runtime.poller import Poller
+from agent.runtime.state_dir import StateDirectory
+from agent.web.server import WebServer
+from probes import PROBES
+from runbooks import ACTIONS
+from runbooks.routes import IpRouteTable
+
+EXIT_DONE: Final = 0
+EXIT_CONFIG: Final = 2
+EXIT_IN_USE: Final = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What stands between the agent and this machine; the demo and drills put their own in its place."""
+
+    clock: Clock
+    routes: RouteTable
+    opener: Any = None  # how an unbound echo leaves; None: as the kernel routes it
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A running agent, for those who hold it: the command line, the demo, tests."""
+
+    config: Config
+    loop: Loop
+    poller: Poller
+    web: WebServer
+    tasks: tuple[asyncio.Task[None], ...]
+
+    async def wait(self) -> None:
+        """Wait until a part of the agent ends, which it only does by an error."""
+        done, _ = await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+def this_machine() -> Surroundings:
+    """Return the surroundings of a real site."""
+    return Surroundings(SystemClock(), IpRouteTable())
+
+
+def run(config_path: Path, *, state_dir: Path | None = None) -> int:
+    """Run the agent for the site file at *config_path* until a signal; return the exit code of design.md 8."""
+    try:
+        config = load(config_path, PROBES, ACTIONS)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("%s:%s", error.source, problem)
+        return EXIT_CONFIG
+    try:
+        asyncio.run(until_signal(config, state_dir or config.state_dir))
+    except StateDirectoryInUse as error:
+        log.error("%s", error)
+        return EXIT_IN_USE
+    return EXIT_DONE
+
+
+async def until_signal(config: Config, state_dir: Path) -> None:
+    """Run the agent until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(config, state_dir, this_machine()) as agent:
+        log.info("agent.ready site=%s state=%s", config.site.id, state_dir)
+        ended = asyncio.create_task(agent.wait())
+        stopped = asyncio.create_task(stop.wait())
+        done, pending = await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        for task in done:
+            task.result()
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, state_dir: Path, around: Surroundings) -> AsyncIterator[Agent]:
+    """Run an agent for as long as the context lasts. Raises StateDirectoryInUse, OSError."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(StateDirectory(state_dir))
+        opened, broken = opened_journal(state_dir)
+        state = State(durable=remembered(opened))
+        journal = Journal(opened.store, opened.head, filled=opened.filled)
+        stack.push_async_callback(journal.close)
+        loop = Loop(config.site, state, journal, around.clock, cut=opened.cut)
+        loop.on_record(tell)
+        points = PointStore(state_dir, around.clock, config.site.points)
+        stack.callback(points.close)
+        executor = Executor(
+            bound_actions(config, around), SqliteLedger(state_dir / "executor.db"), around.clock, loop.accepted
+        )
+        stack.push_async_callback(executor.close)
+
+        def publish(observations: Any) -> None:
+            loop.observe(observations)
+            points.offer(observations)
+
+        poller = Poller(built_probes(config, around), around.clock, publish)
+        loop.connect(executor, poller)
+        web = WebServer(Exporter(loop, poller), loop, config.server)
+        control = ControlServer(config.server.socket, loop)
+        started = Started(__version__, config.digest, broken is None, broken or "")
+        tasks = (
+            asyncio.create_task(loop.run(started), name="loop"),
+            asyncio.create_task(poller.run(), name="poller"),
+        )
+        stack.push_async_callback(end_tasks, tasks)
+        await stack.enter_async_context(control)
+        await stack.enter_async_context(web)
+        yield Agent(config, loop, poller, web, tasks)
+
+
+async def end_tasks(tasks: tuple[asyncio.Task[None], ...]) -> None:
+    """Cancel *tasks* and wait for their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def opened_journal(state_dir: Path) -> tuple[Opened, str | None]:
+    """
+    Open the journal. One that cannot be trusted is set aside untouched, a new one begun, and the reason returned: the
+    agent then watches and notifies, and does not act.
+    """
+    try:
+        return open_journal(state_dir), None
+    except JournalBroken as broken:
+        aside = set_aside(state_dir)
+        log.critical("journal.broken reason=%s kept=%s", broken, aside)
+        return open_journal(state_dir), f"{broken}; kept as {aside.name}"
+
+
+def remembered(opened: Opened) -> Durable:
+    """Return the durable state that the journal holds, by replay."""
+    durable: Durable = from_plain(Durable, json.loads(opened.checkpoint)) if opened.checkpoint else Durable()
+    for body in opened.bodies:
+        durable = apply(durable, from_plain(Record, json.loads(body)))
+    return durable
+
+
+def built_probes(config: Config, around: Surroundings) -> list[Probe]:
+    """Return the probes of the site, built."""
+    context = ProbeContext(around.clock, config.lines, around.opener)
+    return [PROBES[kind].make(name, own, context) for name, (kind, own) in config.probe_configs.items()]
+
+
+def bound_actions(config: Config, around: Surroundings) -> Mapping[str, tuple[ActionKind, Action]]:
+    """Return the verbs, bound to this site."""
+    context = ActionContext(config.lines, around.routes)
+    return {name: (kind, kind.make(context)) for name, kind in ACTIONS.items()}
+
+
+def tell(record: Record) -> None:
+    """Leave one line in the log for each thing that was decided; alarms and runs in full, the rest for debugging."""
+    body = record.body
+    name = type(body).__name__
+    level = logging.DEBUG if name in ("DelaysRebased", "StepSent") else logging.INFO
+    if log.isEnabledFor(level):
+        words = " ".join(
+            f"{field}={value}"
+            for field in body.__slots__
+            if field not in ("facts", "evidence", "rungs", "request", "look", "against")
+            and (value := getattr(body, field)) not in (None, "", ())
+        )
+        log.log(level, "%s %s", name, words)
+
+

@@ -1,0 +1,10 @@
+"""What the state looks like from outside, as plain data: what stands now (`status`) and why (`explain`)."""
+
+from __future__ import annotations
+
+from agent.views.now import status
+from agent.views.parts import NO_JOURNAL, JournalView, LoopStats
+from agent.views.ready import readiness
+from agent.views.why import UnknownName, explain
+
+__all__ = ["NO_JOURNAL", "JournalView", "LoopStats", "UnknownName", "explain", "readiness", "status"]
