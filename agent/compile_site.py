@@ -96,19 +96,21 @@ def shipped_alarms(
 
 
 def overridden(
-    node: Node | None, alarms: tuple[AlarmSpec, ...], points: Specs, broken: frozenset[str]
+    node: Node | None, alarms: tuple[AlarmSpec, ...], points: Specs, broken: Iterable[Declared]
 ) -> tuple[AlarmSpec, ...]:
     """
     Return *alarms* as the section `alarms` has them; mistakes are noted.
 
     A key is `equipment.alarm`, or `alarm` for every piece of equipment that has it; the first wins over the second.
-    *broken*: equipment whose alarms are not known because its own keys are wrong.
+    *broken*: equipment whose own keys are wrong, so that not all its alarms are known.
     """
     if node is None or node.value is None or not mapping(node, what="a mapping of alarms to what differs"):
         return alarms
-    known = {str(alarm.key) for alarm in alarms} | {alarm.name for alarm in alarms}
+    possible = [*alarms, *(a for one in broken if one.kind in KINDS for a in KINDS[one.kind](one.name))]
+    known = {str(alarm.key) for alarm in possible} | {alarm.name for alarm in possible}
+    unclear = {one.name for one in broken if one.kind not in KINDS}  # a line, whose alarms depend on its targets
     for key, child in node.children():
-        if key not in known and key.partition(".")[0] not in broken and not (broken and "." not in key):
+        if key not in known and key.partition(".")[0] not in unclear and not (unclear and "." not in key):
             child.wrong("there is no such alarm", did_you_mean(key, known), key=True)
     kept = (with_overrides(node, alarm, points) for alarm in alarms)
     return tuple(alarm for alarm in kept if alarm.rungs)

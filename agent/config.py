@@ -149,7 +149,7 @@ def site_of(
     plant = binding.Plant(found, {word: frozenset(names) for word, names in specs.items()})
     good_for_s = {entry.leaves: binding.good_for_s(entry, found) for entry in entries if entry.way_home is not None}
     shipped = compile_site.shipped_alarms(found, equipment, points, good_for_s)
-    broken = frozenset(one.name for one in found.values() if one.probe is not None and not one.is_whole())
+    broken = [one for one in found.values() if one.probe is not None and not one.is_whole()]
     alarms = compile_site.overridden(node.get("alarms"), shipped, points, broken)
     return make_site(
         id=head.id,

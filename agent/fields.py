@@ -309,19 +309,27 @@ def record(node: Node, cls: type[T], *, beside: Collection[str] = ()) -> T | Non
     for key, entry in keys.items():
         child = node.get(key)
         if child is not None:
-            values[entry.name] = value = of_type(child, hints[entry.name], entry.name)
-            is_whole = is_whole and (value is not None or child.value is None)
+            before = len(node.notes.problems)
+            value = of_type(child, hints[entry.name], entry.name)
+            is_right = len(node.notes.problems) == before
+            is_whole = is_whole and is_right
+            if is_right or value:  # of a list or mapping, what is right in it
+                values[entry.name] = value
         elif node.has(key):
             is_whole = False
         elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             node.wrong(f"{key} is missing", f"add {key}: …", key=True)
             is_whole = False
-    return construct(node, cls, values) if is_whole else None
+    return construct(node, cls, values, is_whole=is_whole)
 
 
-def construct(node: Node, cls: type[T], values: dict[str, Any]) -> T | None:
-    """Return `cls(**values)`, None after its own checks have refused a value; all that they refuse is noted."""
-    refused = False
+def construct(node: Node, cls: type[T], values: dict[str, Any], *, is_whole: bool) -> T | None:
+    """
+    Return `cls(**values)`, None after its own checks have refused a value; all that they refuse is noted.
+
+    *is_whole* False: something is missing or wrong already, and only the checks on the rest are of interest.
+    """
+    refused = not is_whole
     while True:
         try:
             made = cls(**values)
@@ -377,9 +385,9 @@ def of_type(node: Node, hint: Any, field_name: str) -> Any:
     """Return what *node* means as the type *hint*, None after a mistake (or where None is meant)."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if set(arguments) <= SCALARS:
-            return plain(node)
         kinds = [argument for argument in arguments if argument is not type(None)]
+        if len(kinds) > 1:
+            return plain(node)
         is_absent = node.value is None and len(kinds) < len(arguments)
         return None if is_absent else of_type(node, kinds[0], field_name)
     if node.value is None:
@@ -408,20 +416,20 @@ def plain(node: Node) -> Any:
     return node.value
 
 
-def items(node: Node, hint: Any, field_name: str) -> tuple[Any, ...] | None:
-    """Return the values of a list, None after a mistake in one."""
-    found = one_or_more(node, lambda entry: of_type(entry, hint, field_name))
-    return found if len(found) == (len(node.value) if isinstance(node.value, list) else 1) else None
+def items(node: Node, hint: Any, field_name: str) -> tuple[Any, ...]:
+    """Return the values of a list, without those that are wrong."""
+    return one_or_more(node, lambda entry: of_type(entry, hint, field_name))
 
 
-def entries(node: Node, hint: Any, field_name: str) -> dict[str, Any] | None:
-    """Return the entries of a mapping, None after a mistake in one."""
-    if not mapping(node):
-        return None
-    found = {key: of_type(child, hint, field_name) for key, child in node.children()}
-    is_whole = len(found) == len(node.value) and all(found[k] is not None or node.value[k] is None for k in found)
-    return found if is_whole else None
+def entries(node: Node, hint: Any, field_name: str) -> dict[str, Any]:
+    """Return the entries of a mapping, without those that are wrong."""
+    found: dict[str, Any] = {}
+    for key, child in node.children() if mapping(node) else ():
+        before = len(node.notes.problems)
+        value = of_type(child, hint, field_name)
+        if len(node.notes.problems) == before:
+            found[key] = value
+    return found
 
 
-SCALARS: Final = frozenset({bool, int, float, str, type(None)})
 READERS: Final[Mapping[Any, Callable[[Node], Any]]] = {str: text, int: whole, bool: boolean}

@@ -169,7 +169,10 @@ class RouteTable(Protocol):
         ...
 
     async def forget_connections(self, translated_source: str) -> int:
-        """Drop connection-tracking entries whose translated source is this address; return how many."""
+        """
+        Drop connection-tracking entries whose translated source is this address, or any address of the interface of
+        this name; return how many. Without address translation there are none.
+        """
         ...
 
 

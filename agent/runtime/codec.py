@@ -11,40 +11,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from typing import Any, Final, Literal, NewType, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
-from agent.errors import ChangeoverError
+from agent.runtime.codec_types import (
+    KIND,
+    MAPPINGS,
+    SCALARS,
+    SEQUENCES,
+    SETS,
+    SURROGATE,
+    PlainError,
+    bare,
+    is_text,
+    is_union,
+    narrowness,
+    show,
+    type_name,
+)
+
+__all__ = ["PlainError", "canonical", "digest", "from_plain", "to_plain"]
 
 T = TypeVar("T")
 Encode = Callable[[Any], Any]
 Decode = Callable[[Any], Any]
-
-KIND: Final = "kind"
-SCALARS: Final = frozenset({bool, int, str, type(None)})
-SEQUENCES: Final = (tuple, list, Sequence, Collection)
-SETS: Final = (frozenset, set, Set)
-MAPPINGS: Final = (dict, Mapping)
-SHOWN_LENGTH: Final = 60
-SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
-
-class PlainError(ChangeoverError, ValueError):
-    """Data and type do not agree. `path` says where, outermost first."""
-
-    def __init__(self, reason: str, path: tuple[str, ...] = ()) -> None:
-        self.reason = reason
-        self.path = path
-        super().__init__(f"{'.'.join(path)}: {reason}" if path else reason)
-
-    def inside(self, name: str) -> PlainError:
-        """Return the same error as seen from one level further out."""
-        return PlainError(self.reason, (name, *self.path))
 
 
 def to_plain(value: Any) -> Any:
@@ -146,7 +139,7 @@ class ClassPlan:
 
     def decode(self, data: Any) -> Any:
         if not isinstance(data, dict):
-            raise PlainError(f"{self.name} wanted, got {_show(data)}")
+            raise PlainError(f"{self.name} wanted, got {show(data)}")
         values = {}
         for name, decode, is_needed in self.readers or self._plan_readers():
             if name in data:
@@ -202,7 +195,7 @@ def encoder(type_: Any) -> Encode | None:
 
 
 def _make_encoder(type_: Any) -> Encode | None:
-    type_ = _bare(type_)
+    type_ = bare(type_)
     if type_ is None or type_ in SCALARS or get_origin(type_) is Literal:
         return None
     if type_ is float:
@@ -213,7 +206,7 @@ def _make_encoder(type_: Any) -> Encode | None:
         return _encode_enum
     if is_dataclass(type_):
         return class_plan(typing.cast(type, type_)).encode
-    if _is_union(type_):
+    if is_union(type_):
         return _union_encoder(get_args(type_))
     return _container_encoder(type_)
 
@@ -236,7 +229,7 @@ def _container_encoder(type_: Any) -> Encode:
 
 def _mapping_encoder(key_type: Any, value_type: Any) -> Encode:
     encode = encoder(value_type) or _as_it_is
-    if _is_text(key_type):
+    if is_text(key_type):
         return lambda value: {str(key): encode(one) for key, one in value.items()}
     # Keys that are no text make a list of pairs, in an order that does not depend on how the mapping was filled.
     encode_key = encoder(key_type) or _as_it_is
@@ -246,12 +239,12 @@ def _mapping_encoder(key_type: Any, value_type: Any) -> Encode:
 
 
 def _union_encoder(members: tuple[Any, ...]) -> Encode | None:
-    bare = [_bare(one) for one in members]
-    classes = _tagged_classes(bare)
-    if all(one in SCALARS or one is float or get_origin(one) is Literal for one in bare):
+    kinds = [bare(one) for one in members]
+    classes = _tagged_classes(kinds)
+    if all(one in SCALARS or one is float or get_origin(one) is Literal for one in kinds):
         # Beside int and str a float is told apart by how it is written, so it stays as it is.
-        return _encode_float_or_none if set(bare) == {float, type(None)} else None
-    containers = [(one, encoder(one)) for one in bare if get_origin(one) is not None or one in (*SEQUENCES, *MAPPINGS)]
+        return _encode_float_or_none if set(kinds) == {float, type(None)} else None
+    containers = [(one, encoder(one)) for one in kinds if get_origin(one) is not None or one in (*SEQUENCES, *MAPPINGS)]
 
     def encode(value: Any) -> Any:
         cls = type(value)
@@ -264,7 +257,7 @@ def _union_encoder(members: tuple[Any, ...]) -> Encode | None:
         for one, encode_one in containers:
             if encode_one is not None and isinstance(value, get_origin(one) or one):
                 return encode_one(value)
-        raise TypeError(f"{cls.__name__} is none of {', '.join(_name(one) for one in bare)}")
+        raise TypeError(f"{cls.__name__} is none of {', '.join(type_name(one) for one in kinds)}")
 
     return encode
 
@@ -301,7 +294,7 @@ def decoder(type_: Any) -> Decode:
 
 
 def _make_decoder(type_: Any) -> Decode:
-    type_ = _bare(type_)
+    type_ = bare(type_)
     if type_ is Any or type_ is object:
         return _as_it_is
     if type_ is None or type_ in SCALARS:
@@ -314,7 +307,7 @@ def _make_decoder(type_: Any) -> Decode:
         return _enum_decoder(type_)
     if is_dataclass(type_):
         return class_plan(typing.cast(type, type_)).decode
-    if _is_union(type_):
+    if is_union(type_):
         return _union_decoder(get_args(type_))
     return _container_decoder(type_)
 
@@ -335,7 +328,7 @@ def _container_decoder(type_: Any) -> Decode:
 def _row_decoder(parts: list[Decode]) -> Decode:
     def decode(data: Any) -> Any:
         if not isinstance(data, list) or len(data) != len(parts):
-            raise PlainError(f"a list of {len(parts)} wanted, got {_show(data)}")
+            raise PlainError(f"a list of {len(parts)} wanted, got {show(data)}")
         return tuple(_at(str(place), part, one) for place, (part, one) in enumerate(zip(parts, data, strict=True)))
 
     return decode
@@ -344,7 +337,7 @@ def _row_decoder(parts: list[Decode]) -> Decode:
 def _list_decoder(element: Decode, make: Callable[[list[Any]], Any]) -> Decode:
     def decode(data: Any) -> Any:
         if not isinstance(data, list):
-            raise PlainError(f"a list wanted, got {_show(data)}")
+            raise PlainError(f"a list wanted, got {show(data)}")
         return make([_at(str(place), element, one) for place, one in enumerate(data)])
 
     return decode
@@ -355,24 +348,24 @@ def _mapping_decoder(key_type: Any, value_type: Any) -> Decode:
 
     def decode(data: Any) -> Any:
         if not isinstance(data, dict):
-            raise PlainError(f"an object wanted, got {_show(data)}")
+            raise PlainError(f"an object wanted, got {show(data)}")
         return {decode_key(key): _at(key, decode_value, one) for key, one in data.items()}
 
     def decode_pairs(data: Any) -> Any:
         if not isinstance(data, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in data):
-            raise PlainError(f"a list of pairs wanted, got {_show(data)}")
+            raise PlainError(f"a list of pairs wanted, got {show(data)}")
         return {decode_key(key): decode_value(one) for key, one in data}
 
-    return decode if _is_text(key_type) else decode_pairs
+    return decode if is_text(key_type) else decode_pairs
 
 
 def _union_decoder(members: tuple[Any, ...]) -> Decode:
-    bare = [_bare(one) for one in members]
-    classes = {cls.__name__: cls for cls in _tagged_classes(bare)}
-    others = [decoder(one) for one in sorted(bare, key=_narrowness) if one not in classes.values()]
-    names = ", ".join(_name(one) for one in bare)
-    as_they_are = {one for one in bare if one in SCALARS or one is float}
-    if any(_narrowness(one) == 0 for one in bare):
+    kinds = [bare(one) for one in members]
+    classes = {cls.__name__: cls for cls in _tagged_classes(kinds)}
+    others = [decoder(one) for one in sorted(kinds, key=narrowness) if one not in classes.values()]
+    names = ", ".join(type_name(one) for one in kinds)
+    as_they_are = {one for one in kinds if one in SCALARS or one is float}
+    if any(narrowness(one) == 0 for one in kinds):
         as_they_are.discard(str)
 
     def decode(data: Any) -> Any:
@@ -383,7 +376,7 @@ def _union_decoder(members: tuple[Any, ...]) -> Decode:
                 return class_plan(next(iter(classes.values()))).decode(data)
             cls = classes.get(data.get(KIND, ""))
             if cls is None:
-                raise PlainError(f"kind {_show(data.get(KIND))} is none of {names}")
+                raise PlainError(f"kind {show(data.get(KIND))} is none of {names}")
             return class_plan(cls).decode(data)
         for decode_one in others:
             try:
@@ -391,7 +384,7 @@ def _union_decoder(members: tuple[Any, ...]) -> Decode:
             except PlainError as error:
                 if error.path:  # the shape fits, a part of it does not: that is the error worth telling
                     raise
-        raise PlainError(f"one of {names} wanted, got {_show(data)}")
+        raise PlainError(f"one of {names} wanted, got {show(data)}")
 
     return decode
 
@@ -406,7 +399,7 @@ def _at(name: str, decode: Decode, data: Any) -> Any:
 def _exactly(type_: type[Any]) -> Decode:
     def decode(data: Any) -> Any:
         if type(data) is not type_:
-            raise PlainError(f"{_name(type_)} wanted, got {_show(data)}")
+            raise PlainError(f"{type_name(type_)} wanted, got {show(data)}")
         return data
 
     return decode
@@ -417,13 +410,13 @@ def _decode_float(data: Any) -> float:
         return data
     if type(data) is int or data in ("inf", "-inf"):
         return float(data)
-    raise PlainError(f"a number wanted, got {_show(data)}")
+    raise PlainError(f"a number wanted, got {show(data)}")
 
 
 def _one_of(allowed: tuple[Any, ...]) -> Decode:
     def decode(data: Any) -> Any:
         if not any(data == one and type(data) is type(one) for one in allowed):
-            raise PlainError(f"one of {', '.join(map(repr, allowed))} wanted, got {_show(data)}")
+            raise PlainError(f"one of {', '.join(map(repr, allowed))} wanted, got {show(data)}")
         return data
 
     return decode
@@ -436,31 +429,9 @@ def _enum_decoder(type_: type[Enum]) -> Decode:
         try:
             return members[data]
         except (KeyError, TypeError) as error:
-            raise PlainError(f"{type_.__name__} knows no {_show(data)}") from error
+            raise PlainError(f"{type_.__name__} knows no {show(data)}") from error
 
     return decode
-
-
-# ---------------------------------------------------------------- types
-
-
-def _bare(type_: Any) -> Any:
-    while True:
-        if isinstance(type_, NewType):
-            type_ = type_.__supertype__
-        elif get_origin(type_) is typing.Annotated or get_origin(type_) is Final:
-            type_ = get_args(type_)[0]
-        else:
-            return type(None) if type_ is None else type_
-
-
-def _is_union(type_: Any) -> bool:
-    return get_origin(type_) in (Union, types.UnionType)
-
-
-def _is_text(type_: Any) -> bool:
-    bare = _bare(type_)
-    return isinstance(bare, type) and issubclass(bare, str)
 
 
 def _tagged_classes(members: list[Any]) -> set[type[Any]]:
@@ -473,19 +444,3 @@ def _tagged_classes(members: list[Any]) -> set[type[Any]]:
     if classes and any((get_origin(one) or one) in MAPPINGS for one in members):
         raise TypeError("a union of a class and a mapping cannot be told apart when read")
     return classes
-
-
-def _narrowness(type_: Any) -> int:
-    """Order in which the members of a union are tried: an enum and a literal before str, int before float."""
-    if get_origin(type_) is Literal or (isinstance(type_, type) and issubclass(type_, Enum)):
-        return 0
-    return 2 if type_ is float else 3 if type_ is Any else 1
-
-
-def _name(type_: Any) -> str:
-    return getattr(type_, "__name__", None) or str(type_)
-
-
-def _show(data: Any) -> str:
-    text = repr(data)
-    return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."

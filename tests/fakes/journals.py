@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.ports import Entry, JournalStore
@@ -12,6 +13,7 @@ from agent.runtime.journal_chain import Head, checkpoint_body, link
 from agent.runtime.journal_store import SqliteStore, StoreLimits
 
 SMALL = StoreLimits(reserve_bytes=4096)
+UNTIL_S = 20.0
 MARK = "#"  # stands in every body, so that bodies can be found in the file
 
 
@@ -71,6 +73,13 @@ def flip(path: Path, position: int, bits: int = 0x01) -> None:
         (byte,) = file.read(1)
         file.seek(position)
         file.write(bytes([byte ^ bits]))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds."""
+    async with asyncio.timeout(UNTIL_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
 
 
 class FailingStore:

@@ -12,9 +12,9 @@ RTT_S = 0.004
 
 
 class Story:
-    """A window that is fed one probe each 100 ms: "." is answered after 4 ms, "x" never."""
+    """A window of 20 probes that is fed one each 100 ms: "." is answered after 4 ms, "x" never."""
 
-    def __init__(self, pattern: str, window_s: float = 2.0) -> None:
+    def __init__(self, pattern: str, window_s: float = 2.05) -> None:
         self.window = LineWindow(window_s)
         self.now = 1000.0
         self.sent = 0
@@ -73,14 +73,14 @@ def test_few_probes_give_no_ratio():
 
 
 def test_a_burst_counts_for_the_run_but_not_for_the_ratio():
-    story = Story("." * 19 + "x")
+    story = Story("." * 15 + "x")
     for number in range(3):
         story.window.sent(1000 + number, story.now, in_burst=True)
         story.now += 0.02
     story.window.settle(story.now + LIMIT_S_MIN)
 
     assert story.window.lost_in_row == 4
-    assert story.window.loss_ratio == pytest.approx(1 / 20)
+    assert story.window.loss_ratio == pytest.approx(1 / 16)
 
 
 def test_a_probe_is_lost_after_the_round_trip_time_and_its_variation():
@@ -129,7 +129,7 @@ def test_late_answers_teach_the_window_that_the_way_has_become_longer():
     lost = []
     for number in range(100, 130):
         story.window.sent(number, story.now)
-        story.window.settle(story.now + min(story.window.limit_s, 0.08))
+        story.window.settle(story.now + min(story.window.limit_s + 0.001, 0.08))
         lost.append(story.window.lost_in_row)
         story.window.answered(number, story.now + 0.08)
         story.now += 0.1
@@ -138,7 +138,7 @@ def test_late_answers_teach_the_window_that_the_way_has_become_longer():
     assert not any(lost[3:])
 
 
-def test_an_answer_that_overtakes_an_older_lost_probe_ends_no_run_twice():
+def test_a_lost_probe_that_was_overtaken_by_a_later_answer_begins_no_run():
     window = Story("." * 10).window
     window.sent(100, 1001.0)
     window.sent(101, 1001.01)
@@ -247,10 +247,6 @@ def test_whatever_comes_back_and_when_the_facts_agree_with_each_other(fates, per
 def test_with_quick_answers_the_run_is_the_tail_of_the_story(pattern):
     window = Story("." + pattern).window
 
-    tail = len(pattern) - len(pattern.rstrip("x"))
-    last = ("." + pattern)[-20:]  # the probe that is exactly 2 s old stays or goes by a rounding of the clock
-    assert window.lost_in_row == tail
-    if window.loss_ratio is not None and len(pattern) < 19:
-        assert window.loss_ratio == pytest.approx(("." + pattern).count("x") / (len(pattern) + 1))
-    elif window.loss_ratio is not None:
-        assert window.loss_ratio == pytest.approx(last.count("x") / 20, abs=1 / 20)
+    assert window.lost_in_row == len(pattern) - len(pattern.rstrip("x"))
+    last = ("." + pattern)[-20:]
+    assert window.loss_ratio == (pytest.approx(last.count("x") / len(last)) if len(last) >= RATIO_PROBES_MIN else None)

@@ -6,34 +6,22 @@ import asyncio
 import errno
 import gzip
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from agent.errors import JournalBroken, StateDirectoryInUse
 from agent.ports import Entry
 from agent.runtime.codec import digest
 from agent.runtime.journal import InlineJournal, Journal, JournalFull, JournalLimits, open_journal, verify
 from agent.runtime.journal_chain import chain_digest, checkpoint_body, link, read_checkpoint
 from agent.runtime.journal_store import StoreLimits
-from agent.runtime.state_dir import Reserve, StateDirectory
-from drills.vdisk import Crash, SimDisk, SimFaults
-from tests.fakes.journals import SMALL, FailingStore, body, segmented, write, written
+from drills.vdisk import SimDisk, SimFaults
+from tests.fakes.journals import SMALL, FailingStore, body, segmented, until, write, written
 
 DEADLINE_S = 20.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* holds."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 class GatedStore:
@@ -327,53 +315,7 @@ async def test_a_damaged_old_segment_is_not_exported_and_not_removed(tmp_path: P
     assert list((directory / "exports").iterdir()) == []
 
 
-# ---------------------------------------------------------------- the directory
-
-
-def test_two_agents_cannot_own_one_directory(tmp_path: Path) -> None:
-    with StateDirectory(tmp_path / "state") as first:
-        with pytest.raises(StateDirectoryInUse, match=f"pid {os.getpid()} boot "):
-            StateDirectory(first.path)
-        assert first.path.stat().st_mode & 0o777 == 0o700
-
-    StateDirectory(tmp_path / "state").release()
-
-
-def test_a_lock_that_a_killed_process_left_behind_is_none(tmp_path: Path) -> None:
-    code = (
-        "import sys, time\nfrom pathlib import Path\nfrom agent.runtime.state_dir import StateDirectory\n"
-        "held = StateDirectory(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        with pytest.raises(StateDirectoryInUse, match=f"pid {process.pid} "):
-            StateDirectory(tmp_path)
-        process.kill()
-
-    StateDirectory(tmp_path).release()
-
-
-def test_the_reserve_is_held_and_given_back(tmp_path: Path) -> None:
-    reserve = Reserve(tmp_path, 100_000)
-
-    assert reserve.hold()
-    assert reserve.path.stat().st_blocks * 512 >= 100_000
-    assert reserve.hold()
-    assert reserve.release()
-    assert not reserve.release()
-
-
-def test_the_writer_holds_the_reserve_once_it_works(tmp_path: Path) -> None:
-    store = write(tmp_path, [body(1)])
-
-    assert store.maintain() == ""
-
-    assert (tmp_path / "reserve").stat().st_size == SMALL.reserve_bytes
-    store.close()
+# ---------------------------------------------------------------- beside a reader
 
 
 def test_reading_beside_a_running_writer_changes_nothing(tmp_path: Path) -> None:
@@ -413,100 +355,3 @@ def test_an_empty_directory_verifies_as_nothing(tmp_path: Path) -> None:
     report = verify(tmp_path)
 
     assert (report.entries, report.segments, report.problems, report.is_sound) == (0, 0, (), True)
-
-
-# ---------------------------------------------------------------- in virtual time
-
-
-async def test_inline_reports_come_from_the_loops_next_pass() -> None:
-    disk = SimDisk()
-    journal = InlineJournal(disk.open().store, (0, ""))
-    durable: list[int] = []
-    journal.on_durable(durable.append)
-
-    journal.append([body(1)])
-
-    assert len(disk.entries) == 1
-    assert durable == []
-    await journal.drain()
-    assert durable == [1]
-    assert await journal.close() == 0
-
-
-async def test_inline_tries_again_in_order_and_loses_nothing() -> None:
-    disk = SimDisk(SimFaults(failing={1: errno.ENOSPC, 2: errno.EIO}))
-    journal = InlineJournal(disk.open().store, (0, ""))
-    told: list[str] = []
-    journal.on_trouble(told.append)
-
-    journal.append([body(1)])
-    journal.append([body(2)])
-    assert disk.entries == []
-    await journal.drain()
-
-    assert [entry.body for entry in disk.entries] == [body(1), body(2)]
-    assert "No space left" in told[0]
-    assert told[-1] == ""
-
-
-async def test_a_crash_at_any_record_leaves_exactly_what_was_durable() -> None:
-    for seq in range(1, 8):
-        disk = SimDisk(SimFaults(crash_at=seq))
-        journal = InlineJournal(disk.open().store, (0, ""))
-        for number in range(1, seq):
-            journal.append([body(number)])
-        with pytest.raises(Crash):
-            journal.append([body(seq)])
-
-        opened = disk.open()
-
-        assert opened.bodies == tuple(body(number) for number in range(1, seq + 1))
-        assert opened.cut is None
-
-
-async def test_a_simulated_torn_tail_is_cut_and_told_and_the_journal_goes_on() -> None:
-    disk = SimDisk(SimFaults(torn_at=3))
-    journal = InlineJournal(disk.open().store, (0, ""))
-    journal.append([body(1)])
-    with pytest.raises(Crash):
-        journal.append([body(2), body(3)])
-
-    opened = disk.open()
-    assert opened.bodies == (body(1), body(2))
-    assert opened.cut is not None
-    assert "record 3" in opened.cut
-    InlineJournal(opened.store, opened.head).append([body(3)])
-    assert disk.open().bodies == (body(1), body(2), body(3))
-
-
-async def test_a_simulated_loss_before_the_head_is_a_broken_journal() -> None:
-    disk = SimDisk()
-    journal = InlineJournal(disk.open().store, (0, ""))
-    journal.append([body(1), body(2), body(3)])
-
-    disk.lose_from(3)
-
-    with pytest.raises(JournalBroken, match="ends at record 2, the head says 3"):
-        disk.open()
-
-
-async def test_a_simulated_disk_starts_from_its_last_checkpoint() -> None:
-    disk = SimDisk()
-    journal = InlineJournal(disk.open().store, (0, ""))
-    journal.append([body(1)])
-    journal.checkpoint('{"n":1}')
-    journal.append([body(3)])
-
-    opened = disk.open()
-
-    assert (opened.checkpoint, opened.bodies, opened.head) == ('{"n":1}', (body(3),), journal.head)
-
-
-async def test_the_store_of_a_dead_process_writes_nothing_any_more() -> None:
-    disk = SimDisk()
-    old = disk.open().store
-    disk.open()
-
-    with pytest.raises(OSError, match="has ended"):
-        old.append(link([body(1)], (0, "")))
-    assert disk.entries == []
