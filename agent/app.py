@@ -23,9 +23,10 @@ from agent.core.state import Durable, State
 from agent.errors import ConfigError, JournalBroken, StateDirectoryInUse
 from agent.metrics import Exporter
 from agent.ports import Action, ActionContext, ActionKind, Probe, ProbeContext, RouteTable
-from agent.runtime.codec import from_plain
+from agent.runtime.codec import PlainError, from_plain
 from agent.runtime.executor import Executor
 from agent.runtime.journal import Journal, Opened, open_journal, set_aside
+from agent.runtime.journal_none import NoStore
 from agent.runtime.ledger import SqliteLedger
 from agent.runtime.loop import Loop
 from agent.runtime.points import PointStore
@@ -112,11 +113,9 @@ async def running(config: Config, state_dir: Path, around: Surroundings) -> Asyn
     """Run an agent for as long as the context lasts. Raises StateDirectoryInUse, OSError."""
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(StateDirectory(state_dir))
-        opened, broken = opened_journal(state_dir)
-        state = State(durable=remembered(opened))
-        journal = Journal(opened.store, opened.head, filled=opened.filled)
-        stack.push_async_callback(journal.close)
-        loop = Loop(config.site, state, journal, around.clock, cut=opened.cut)
+        memory = recalled(state_dir)
+        stack.push_async_callback(memory.journal.close)
+        loop = Loop(config.site, State(durable=memory.durable), memory.journal, around.clock, cut=memory.cut)
         loop.on_record(tell)
         points = PointStore(state_dir, around.clock, config.site.points)
         stack.callback(points.close)
@@ -133,7 +132,7 @@ async def running(config: Config, state_dir: Path, around: Surroundings) -> Asyn
         loop.connect(executor, poller)
         web = WebServer(Exporter(loop, poller), loop, config.server)
         control = ControlServer(config.server.socket, loop)
-        started = Started(__version__, config.digest, broken is None, broken or "")
+        started = Started(__version__, config.digest, memory.broken is None, memory.broken or "")
         tasks = (
             asyncio.create_task(loop.run(started), name="loop"),
             asyncio.create_task(poller.run(), name="poller"),
@@ -151,17 +150,41 @@ async def end_tasks(tasks: tuple[asyncio.Task[None], ...]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def opened_journal(state_dir: Path) -> tuple[Opened, str | None]:
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the agent remembers at its start. `cut`: lost as a torn tail. `broken`: why it may not act on it."""
+
+    journal: Journal
+    durable: Durable
+    cut: str | None = None
+    broken: str | None = None
+
+
+def recalled(state_dir: Path) -> Memory:
     """
-    Open the journal. One that cannot be trusted is set aside untouched, a new one begun, and the reason returned: the
-    agent then watches and notifies, and does not act.
+    Open the journal and replay it. One that cannot be trusted is set aside untouched and a new one begun; where none can
+    be opened at all, nothing is remembered. In both cases the agent watches and notifies, and does not act.
     """
+    broken = None
     try:
-        return open_journal(state_dir), None
-    except JournalBroken as broken:
+        try:
+            opened = open_journal(state_dir)
+        except JournalBroken as error:
+            aside = set_aside(state_dir)
+            log.critical("journal.broken reason=%s kept=%s", error, aside)
+            opened, broken = open_journal(state_dir), f"{error}; kept as {aside.name}"
+    except OSError as error:
+        log.critical("journal.unusable reason=%s", error)
+        return Memory(Journal(NoStore(error)), Durable(), broken=f"the journal cannot be opened: {error}")
+    try:
+        durable = remembered(opened)
+    except PlainError as error:
+        opened.store.close()
         aside = set_aside(state_dir)
-        log.critical("journal.broken reason=%s kept=%s", broken, aside)
-        return open_journal(state_dir), f"{broken}; kept as {aside.name}"
+        log.critical("journal.unreadable reason=%s kept=%s", error, aside)
+        opened, durable = open_journal(state_dir), Durable()
+        broken = f"a record cannot be read by this version: {error}; kept as {aside.name}"
+    return Memory(Journal(opened.store, opened.head, filled=opened.filled), durable, opened.cut, broken)
 
 
 def remembered(opened: Opened) -> Durable:
@@ -197,5 +220,3 @@ def tell(record: Record) -> None:
             and (value := getattr(body, field)) not in (None, "", ())
         )
         log.log(level, "%s %s", name, words)
-
-

@@ -151,6 +151,8 @@ def site_of(
     shipped = compile_site.shipped_alarms(found, equipment, points, good_for_s)
     broken = [one for one in found.values() if one.probe is not None and not one.is_whole()]
     alarms = compile_site.overridden(node.get("alarms"), shipped, points, broken)
+    runbooks = tuple(book for entry in entries for book in binding.bound(entry, plant))
+    is_right = not node.notes.in_order()
     return make_site(
         id=head.id,
         name=head.name,
@@ -159,8 +161,8 @@ def site_of(
         equipment=equipment,
         points=points,
         alarms=alarms,
-        candidates=candidates_of(equipment, (alarm.key for alarm in alarms)),
-        runbooks=tuple(book for entry in entries for book in binding.bound(entry, plant)),
+        candidates=candidates_of(equipment, (alarm.key for alarm in alarms)) if is_right else (),
+        runbooks=runbooks,
         boot_guard_s=head.boot_guard_s,
     )
 

@@ -18,6 +18,7 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from agent.errors import Problem
@@ -34,6 +35,8 @@ PERCENT: Final = re.compile(r"(-?[0-9]{1,6}(?:\.[0-9]{1,6})?) ?%")
 RATE: Final = re.compile(r"([1-9][0-9]{0,5})\s*/\s*(\S+)")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 NOT_A_NAME: Final = "must be a name of letters, digits, - and _, at most 40"
+COMPARED_MAX: Final = 1000  # known words that a wrong one is compared with
+LISTED_MAX: Final = 40
 SUGGESTIONS_MAX: Final = 100  # mistakes in one file that are worth looking for what was meant
 TEXT_MAX: Final = 200
 PORT_MAX: Final = 65_535
@@ -112,10 +115,11 @@ def mapping(node: Node, known: Collection[str] | None = None, *, what: str = "a 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Return the cure for an unknown *word*: the nearest of *known*, or all of them."""
-    near = difflib.get_close_matches(word[:TEXT_MAX], list(known), 1, 0.6)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"known here: {', '.join(sorted(known))}" if known else "nothing may stand here"
+    near = near_only(word, known)
+    if near or not known:
+        return near or "nothing may stand here"
+    more = ", …" if len(known) > LISTED_MAX else ""
+    return f"known here: {', '.join(sorted(known)[:LISTED_MAX])}{more}"
 
 
 def one_or_more(node: Node | None, read: Callable[[Node], T | None]) -> tuple[T, ...]:
@@ -186,7 +190,8 @@ def enum_of(node: Node, kind: type[E]) -> E | None:
 
 def near_only(word: object, known: Collection[str]) -> str:
     """Return "did you mean" when something is near, else nothing."""
-    near = difflib.get_close_matches(word[:TEXT_MAX], list(known), 1, 0.6) if isinstance(word, str) else []
+    words = islice(known, COMPARED_MAX)
+    near = difflib.get_close_matches(word[:TEXT_MAX], words, 1, 0.6) if isinstance(word, str) else []
     return f"did you mean {near[0]}?" if near else ""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from agent.clock import Clock
 from agent.core.model import Observation, Outcome, PointSpec, Request, Value
 
+
 @dataclass(frozen=True, slots=True)
 class Suspect:
     """A reading that was answered but contradicts itself: quality `suspect`, with the reason as its fault text."""

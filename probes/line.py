@@ -91,7 +91,8 @@ class LineProbe:
     def _step(self, now: float, publish: Publish) -> float:
         """Do what is due at *now*; return when the next thing is."""
         is_telling = now >= self._tell_at
-        port_changed = (self._port.heard() or is_telling) and self._port.look(now)
+        # The kernel may hold a link event back for a second; the state itself it tells at once, so each tick asks for it.
+        port_changed = (self._port.heard() or is_telling or now >= self._tick_at) and self._port.look(now)
         if now >= self._port.test_at:
             self._port.test(now)
         self._drain(now)

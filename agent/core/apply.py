@@ -94,9 +94,7 @@ def _(body: AlarmMoved, durable: Durable, at: At) -> Durable:
 
 @fold.register
 def _(body: IncidentOpened, durable: Durable, at: At) -> Durable:
-    incident = Incident(
-        body.id, body.cause, body.tier, at, body.alarms, body.alarms, body.against, body.evidence
-    )
+    incident = Incident(body.id, body.cause, body.tier, at, body.alarms, body.alarms, body.against, body.evidence)
     number = max(durable.incident_no, int(body.id[1:]))
     return with_incident(replace(durable, incident_no=number), incident)
 

@@ -35,6 +35,7 @@ from agent.core.model import (
     Outcome,
     Perform,
     PointId,
+    Quality,
     ReleaseAsked,
     Request,
     ResetAsked,
@@ -44,7 +45,17 @@ from agent.core.model import (
     TimeGap,
 )
 from agent.core.policy import decide_runbooks
-from agent.core.progress import end, look_again, progress_runs, returned, undo
+from agent.core.progress import (
+    end,
+    look_again,
+    past_no_return,
+    progress_runs,
+    returned,
+    stopped_by,
+    take_back,
+    undo,
+    wait_s,
+)
 from agent.core.records import (
     AgentStarted,
     AlarmMoved,
@@ -54,18 +65,21 @@ from agent.core.records import (
     HoldReleased,
     HoldSet,
     JournalTrouble,
+    Locked,
     Record,
     Refused,
     RunApproved,
+    RunEnded,
     RunLookedAgain,
     RunPaused,
+    StepDenied,
     StepIntended,
     StepResulted,
     StepSent,
     StepWithdrawn,
     Unlocked,
 )
-from agent.core.run import TRANSITIONS, WAITING_S, Move, Run, RunState
+from agent.core.run import SENDS_PER_STEP, TRANSITIONS, WAITING_S, Move, Run, RunState
 from agent.core.sight import see
 from agent.core.site import Site
 from agent.core.state import State
@@ -100,6 +114,7 @@ def run_pass(work: Work, event: Event) -> None:
     """One pass: the event itself, then alarms, incidents, runs, and whether another runbook may start."""
     take_event(work, event)
     expire_hold(work)
+    hold_runs_past_return(work)
     decide_alarms(work)
     decide_incidents(work)
     progress_runs(work)
@@ -133,10 +148,12 @@ def next_deadline_s(state: State) -> float | None:
     durable = state.durable
     waits = [a.deadline_s() for a in durable.alarms.values()]
     waits += [run.deadline_s for run in durable.open_runs()]
-    if state.volatile.guard_until_s != float("inf"):
+    if 0.0 < state.volatile.guard_until_s < float("inf"):
         waits.append(state.volatile.guard_until_s)
-    ahead = [at for at in waits if at is not None]
-    return min(ahead, default=None)
+    hold = durable.hold
+    if hold is not None and hold.for_s is not None and hold.since.boot_id == durable.boot_id:
+        waits.append(hold.since.boot_s + hold.for_s)
+    return min((at for at in waits if at is not None), default=None)
 
 
 def why_not_leave(site: Site, state: State, request: Request, now: At) -> str | None:
@@ -155,8 +172,11 @@ def why_not_leave(site: Site, state: State, request: Request, now: At) -> str | 
         return "the request has expired"
     points = state.points(site)
     for evidence in request.evidence:
-        if points.fresh(evidence.point, now.boot_s, evidence.max_age_s) is None:
+        observation = points.fresh(evidence.point, now.boot_s, evidence.max_age_s)
+        if observation is None:
             return f"{evidence.point} is older than {evidence.max_age_s:.0f} s"
+        if observation.quality is not Quality.GOOD:
+            return f"{evidence.point} cannot be seen"
     return None
 
 
@@ -172,7 +192,7 @@ def take_event(work: Work, event: Event) -> None:
             work.emit(GapSeen(event.gap_s, event.reason))
             rebase(work)
             for run in work.durable.open_runs():
-                if run.state is not RunState.ACTING:  # its command is still on its way, and will answer
+                if run.key is None or run.returned_s is not None:  # else its command is on its way, and will answer
                     look_again(work, run, Move.RESTARTED)
         case ClockStepped():
             work.emit(ClockStepSeen(event.step_s))
@@ -196,9 +216,28 @@ def take_start(work: Work, event: Started) -> None:
         work.emit(HoldSet("changeover", f"safe mode: {safe}", False, None))
     if new_boot:
         rebase(work)
+    drop_lost_alarms(work)
     for run in work.durable.open_runs():
-        if run.runbook in work.site.runbooks:
+        if has_steps(work, run):
             look_again(work, run, Move.RESTARTED)
+        else:
+            hold_lost_run(work, run)
+
+
+def drop_lost_alarms(work: Work) -> None:
+    """End the alarms that the site file no longer has: nothing would ever clear them."""
+    for key, old in work.durable.alarms.items():
+        if key not in work.site.alarms:
+            older = old.older_than_start
+            work.emit(AlarmMoved(old.key, old.id, old.tier(), Tier.OK, {}, False, False, older, ()))
+
+
+def hold_lost_run(work: Work, run: Run) -> None:
+    """Hold an open run whose runbook the site file no longer has: a person ends it by hand."""
+    reason = "the site file no longer has its runbook as it was"
+    work.emit(RunLookedAgain(run.id, Move.RESTARTED, work.now_s, work.now_s, None, ()))
+    work.emit(Locked(run.runbook.removesuffix(".return"), f"run {run.id} ended held: {reason}", run.incident))
+    work.emit(RunEnded(run.id, RunState.HELD, Move.STUCK, reason))
 
 
 def rebase(work: Work) -> None:
@@ -235,8 +274,6 @@ def take_person(work: Work, event: HoldAsked | ReleaseAsked | RunChosen | Approv
     match event:
         case HoldAsked():
             work.emit(HoldSet(event.owner, event.reason, event.let_finish, event.for_s))
-            if not event.let_finish:
-                hold_runs_past_return(work)
         case ReleaseAsked():
             if work.durable.hold is not None:
                 work.emit(HoldReleased(event.owner))
@@ -251,29 +288,54 @@ def take_person(work: Work, event: HoldAsked | ReleaseAsked | RunChosen | Approv
 
 
 def hold_runs_past_return(work: Work) -> None:
-    """A run that is past its point of no return is held at once, so that a person ends it safely by hand."""
+    """
+    While nothing may leave, a run that is past its point of no return is held, so that a person ends it safely by hand;
+    one whose command is on its way, as soon as that has come back.
+    """
+    if stopped_by(work) is None:
+        return
     for run in work.durable.open_runs():
-        book = work.site.runbooks[run.runbook]
-        past = any(s.point_of_no_return for s in book.steps[: run.step + (run.key is not None)])
-        if past and (run.state, Move.STUCK) in TRANSITIONS:
+        if past_no_return(run, work.site.runbooks[run.runbook]) and (run.state, Move.STUCK) in TRANSITIONS:
             end(work, run, RunState.HELD, Move.STUCK, "put on hold past its point of no return")
 
 
 def choose(work: Work, event: RunChosen) -> None:
     """A person decides what becomes of a run that stands still."""
     run = work.durable.runs.get(event.run)
-    if run is None or work.durable.hold is not None or not (run.paused or run.state is RunState.HELD):
+    if run is None or stopped_by(work) is not None or not (run.paused or run.state is RunState.HELD):
         return
-    if event.choice is Choice.UNDO and (run.state, Move.UNDO) in TRANSITIONS:
-        untouched = run.state is RunState.WAITING and not run.sends
-        if untouched:
-            end(work, run, RunState.UNDONE, Move.REFUSED, f"taken back by {event.owner}")
-        else:
-            undo(work, run, Move.UNDO)
-    elif event.choice is Choice.GO_ON:
+    if event.choice is Choice.RESET:
+        if run.state is RunState.HELD:
+            work.emit(Unlocked(run.runbook.removesuffix(".return"), event.owner))
+        return
+    reason = why_not_chosen(work, run, event.choice)
+    if reason is not None:
+        work.emit(StepDenied(run.id, run.step, reason, ()))
+    elif event.choice is Choice.GO_ON or run.state is RunState.UNDOING:
         go_on(work, run)
-    elif event.choice is Choice.RESET and run.state is RunState.HELD:
-        work.emit(Unlocked(run.runbook.removesuffix(".return"), event.owner))
+    elif run.state is RunState.WAITING:
+        take_back(work, run, f"taken back by {event.owner}")
+    else:
+        undo(work, run, Move.UNDO)
+
+
+def why_not_chosen(work: Work, run: Run, choice: Choice) -> str | None:
+    """Return why a run that stands still can neither go on nor be undone by us, None when it can."""
+    if not has_steps(work, run):
+        return "the site file no longer has its runbook as it was: end it by hand"
+    lock = work.site.runbooks[run.runbook].lock
+    for other in work.durable.open_runs():
+        if other.id != run.id and work.site.runbooks[other.runbook].lock == lock:
+            return f"run {other.id} of {other.runbook} is not finished"
+    if choice is Choice.UNDO and (run.sends or {}).get(f"{run.step}u", 0) >= SENDS_PER_STEP:
+        return "it was undone twice already: end it by hand"
+    return None
+
+
+def has_steps(work: Work, run: Run) -> bool:
+    """Tell whether the site file still has the step that *run* stands at."""
+    book = work.site.runbooks.get(run.runbook)
+    return book is not None and run.step < len(book.steps)
 
 
 def go_on(work: Work, run: Run) -> None:
@@ -282,8 +344,8 @@ def go_on(work: Work, run: Run) -> None:
         look_again(work, run, Move.GO_ON)
     else:
         within_s = work.site.runbooks[run.runbook].steps[run.step].within_s
-        wait_s = WAITING_S if run.state is RunState.WAITING else within_s
-        work.emit(RunPaused(run.id, False, "", work.now_s + wait_s))
+        more_s = wait_s(run) if run.state is RunState.WAITING else within_s
+        work.emit(RunPaused(run.id, False, "", work.now_s + more_s))
 
 
 def expire_hold(work: Work) -> None:

@@ -41,11 +41,12 @@ def place(work: Work, named: Named, taken: set[str]) -> None:
     if still_explains(work, oldest.cause, named) or (cause.late and not oldest.cause.late):
         cause = oldest.cause  # neither not seeing (after a restart) nor a receding fault renames what was found
     clearing = {a for i in mine for a in i.alarms if a in work.durable.alarms and is_clearing(work, a)}
+    kept = clearing.intersection(oldest.alarms)
     for other in younger:
         if set(other.alarms) <= named.alarms | clearing:
             work.emit(IncidentMerged(other.id, oldest.id))
             taken.add(other.id)
-    kept = {a for a in oldest.alarms if a in clearing}
+            kept |= clearing.intersection(other.alarms)
     change(work, oldest, cause, tuple(sorted(named.alarms | kept)), named.against)
 
 
@@ -68,9 +69,7 @@ def settle(work: Work, incident: Incident, standing: set[str]) -> None:
         work.emit(IncidentClosed(incident.id))
 
 
-def change(
-    work: Work, old: Incident, cause: Cause, alarms: tuple[AlarmKey, ...], against: tuple[str, ...]
-) -> None:
+def change(work: Work, old: Incident, cause: Cause, alarms: tuple[AlarmKey, ...], against: tuple[str, ...]) -> None:
     """Record a change of an incident, if it is one."""
     tier = tier_of(work, alarms, old.id)
     if (cause, tier, alarms) == (old.cause, old.tier, old.alarms):

@@ -107,14 +107,16 @@ def swap_helps(site: Site, before: State, event: Event, stepped: Stepped, now: A
         ]
         if bad:
             return f"{run.id} would swap on to {book.enters} although {bad[0]} stands"
-        if not blames(durable.incidents.get(run.incident), book.leaves):
+        if not blames(durable.incident_now(run.incident), book.leaves):
             return f"{run.id} would swap although the cause is not {book.leaves}"
     return None
 
 
 def blames(incident: Incident | None, line: str) -> bool:
-    """Tell whether the incident's settled cause is this line."""
-    return incident is not None and incident.cause.settled and incident.cause.equipment == (line,)
+    """Tell whether the settled cause of an open incident is this line."""
+    if incident is None or incident.ended_at is not None:
+        return False
+    return incident.cause.settled and incident.cause.equipment == (line,)
 
 
 def runs_end(site: Site, before: State, event: Event, stepped: Stepped, now: At) -> str | None:

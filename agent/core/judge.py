@@ -148,9 +148,7 @@ def any_of(conditions: tuple[Condition, ...], points: Points, now_s: float) -> b
     return None if unknown else False
 
 
-def verdict(
-    enter: tuple[Condition, ...], leave: tuple[Condition, ...], points: Points, now_s: float
-) -> Verdict:
+def verdict(enter: tuple[Condition, ...], leave: tuple[Condition, ...], points: Points, now_s: float) -> Verdict:
     """Return what the points say of a rung that is entered when all of *enter* hold and left when one of *leave* does."""
     bad = all_of(enter, points, now_s)
     if bad is True:

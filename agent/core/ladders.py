@@ -282,7 +282,9 @@ def line_alarms(
             (Tier.ORANGE, 5 * MINUTE_S),
             bad=False,
         )
-    ladder.flag("binding_failed", "binding_ok", f"probes of {name} do not leave by {name}", (Tier.ORANGE, 5.0), bad=False)
+    ladder.flag(
+        "binding_failed", "binding_ok", f"probes of {name} do not leave by {name}", (Tier.ORANGE, 5.0), bad=False
+    )
     nearest = f"{rungs[-1]}.lost_in_row" if rungs else "hq_service.open"
     ladder.unreadable(nearest, (Tier.YELLOW, 30.0), (Tier.ORANGE, 5 * MINUTE_S))
     return tuple(ladder.alarms)

@@ -20,6 +20,7 @@ from agent.core.run import APPROVAL_S, WAITING_S
 from agent.core.runbook import Runbook
 from agent.core.site import LineFacts
 from agent.core.work import Work
+from agent.errors import ConfigError, Problem
 
 COMMON_CAUSE_S: Final = 10.0  # two lines that fail within this time failed together
 STANDBY_BAD_RETURN_S: Final = 60.0  # when the standby fails, a primary that is good for this long is taken back at once
@@ -37,7 +38,8 @@ class Question:
     def line(self, name: str) -> LineFacts:
         """Return the facts of line *name*."""
         facts = self.work.site.equipment[name].line
-        assert facts is not None, f"{name} is no line"
+        if facts is None:
+            raise ConfigError("site", (Problem(0, 0, f"equipment.{name}", "a runbook needs it to be a line"),))
         return facts
 
     def hard(self, name: str) -> list[AlarmKey]:
@@ -107,12 +109,19 @@ def boot_guard(q: Question) -> Reason:
     return f"started a moment ago: only looking for {left_s:.0f} s more" if left_s > 0 else None
 
 
-SITE_GUARDS: tuple[Guard, ...] = (
-    ("held", held),
+def stopped(q: Question) -> Reason:
+    """Return the hold that stops a run which has begun: one that lets it finish does not."""
+    hold = q.work.durable.hold
+    return held(q) if hold is not None and not hold.let_finish else None
+
+
+AGENT_GUARDS: tuple[Guard, ...] = (
     ("safe_mode", safe_mode),
     ("journal_not_durable", journal_not_durable),
     ("boot_guard", boot_guard),
 )
+SITE_GUARDS: tuple[Guard, ...] = (("held", held), *AGENT_GUARDS)
+COMMAND_GUARDS: tuple[Guard, ...] = (("held", stopped), *AGENT_GUARDS)
 
 
 # ---------------------------------------------------------------- a swap
@@ -120,7 +129,8 @@ SITE_GUARDS: tuple[Guard, ...] = (
 
 def cause_elsewhere(q: Question) -> Reason:
     """Return the cause when it is not the line, so that swapping would not help."""
-    assert q.incident is not None
+    if q.incident is None or q.incident.ended_at is not None:
+        return "its incident is over"
     cause = q.incident.cause
     if not cause.settled:
         return f"the cause is not settled ({', '.join(cause.candidates) or 'nothing explains it'})"
@@ -201,16 +211,18 @@ def return_by_hand(q: Question) -> Reason:
 def returned_often(q: Question) -> Reason:
     """Return that the day's automatic returns are used up."""
     failback = q.book.failback
-    assert failback is not None
     count = used(q, DAY_S)
+    if failback is None:
+        return None
     return f"{count} returns in 24 h: a person decides about the next" if count >= failback.per_day else None
 
 
 def home_not_good_long_enough(q: Question) -> Reason:
     """Return for how long the primary has been good, while that is not long enough."""
     failback = q.book.failback
-    assert failback is not None
     line = q.book.enters
+    if failback is None:
+        return "there is no way back in this runbook"
     standing = q.standing(line)
     if standing:
         return f"{line} is still bad: {standing[0]}"
@@ -297,7 +309,7 @@ def why_not_acting(work: Work) -> tuple[str, str] | None:
 def why_not_command(q: Question) -> tuple[str, str] | None:
     """Return (code, reason) when the next command of this runbook may not leave, else None."""
     own = RETURN_GUARDS if q.book.is_return else SWAP_GUARDS
-    return first_reason(q, SITE_GUARDS + own)
+    return first_reason(q, COMMAND_GUARDS + own)
 
 
 def why_not_start(q: Question) -> tuple[str, str] | None:
@@ -339,7 +351,7 @@ def asked(work: Work, book: Runbook) -> Question | None:
     """Return the question, when there is something that *book* is for."""
     if book.is_return:
         arrangement = work.durable.arrangements.get(book.arrangement)
-        return Question(work, book, work.durable.incidents.get(arrangement.incident)) if arrangement else None
+        return Question(work, book, work.durable.incident_now(arrangement.incident)) if arrangement else None
     if book.arrangement in work.durable.arrangements:
         return None
     standing = Question(work, book, None).standing(book.leaves)

@@ -23,7 +23,7 @@ from agent.core.records import (
     StepUndone,
     StepVerified,
 )
-from agent.core.run import ACTING_S, SENDS_PER_STEP, WAITING_S, Move, Run, RunState
+from agent.core.run import ACTING_S, APPROVAL_S, SENDS_PER_STEP, WAITING_S, IllegalMove, Move, Run, RunState
 from agent.core.runbook import IfDenied, OnReturn, Runbook, Step
 from agent.core.work import Work
 
@@ -65,34 +65,55 @@ def waiting(work: Work, run: Run) -> None:
             end(work, run, RunState.UNDONE, Move.REFUSED, "not approved")
         return
     if receding(work, run, book):
-        end(work, run, RunState.UNDONE, Move.REFUSED, "the cause has cleared")
+        take_back(work, run, "the cause has cleared")
         return
     refusal = why_not_command(question(work, run, book))
     if refusal is None:
         intend(work, run, Move.PERMITTED, undo=False, resend=False)
     elif late(work, run):
-        touched = run.step > 0
-        state, move = (RunState.HELD, Move.STUCK) if touched else (RunState.UNDONE, Move.REFUSED)
+        state, move = (RunState.HELD, Move.STUCK) if touched(run) else (RunState.UNDONE, Move.REFUSED)
         end(work, run, state, move, refusal[1])
+
+
+def touched(run: Run) -> bool:
+    """Tell whether a command of this run has left, or may have."""
+    return run.step > 0 or bool(run.sends) or run.resent
+
+
+def take_back(work: Work, run: Run, reason: str) -> None:
+    """End a run that waits: at once when nothing has been touched, else by undoing."""
+    if touched(run):
+        undo(work, run, Move.UNDO)
+    else:
+        end(work, run, RunState.UNDONE, Move.REFUSED, reason)
 
 
 def pausing(work: Work, run: Run) -> bool:
     """
-    Keep a run where it stands while a hold lasts, and after it until a person chooses. Returns whether it stands still.
+    Keep a run where it stands while a hold or safe mode lasts, and after it until a person chooses. Returns whether it
+    stands still.
     """
-    hold = work.durable.hold
-    if hold is not None and not hold.let_finish and not run.paused:
-        work.emit(RunPaused(run.id, True, hold.owner, None))
+    by = stopped_by(work)
+    if by is not None and not run.paused:
+        work.emit(RunPaused(run.id, True, by, None))
         return True
     return run.paused
+
+
+def stopped_by(work: Work) -> str | None:
+    """Return who or what lets no command leave, not even to finish a run, None when commands may leave."""
+    hold = work.durable.hold
+    if hold is not None and not hold.let_finish:
+        return hold.owner
+    return "safe mode" if work.volatile.safe_reason is not None else None
 
 
 def receding(work: Work, run: Run, book: Runbook) -> bool:
     """Tell whether the cause is gone and the runbook wants to be taken back then."""
     if book.is_return or book.on_return is not OnReturn.UNDO or past_no_return(run, book):
         return False
-    incident = work.durable.incidents.get(run.incident)
-    return incident is not None and incident.ended_at is not None and incident.merged_into is None
+    incident = work.durable.incident_now(run.incident)
+    return incident is None or incident.ended_at is not None
 
 
 def past_no_return(run: Run, book: Runbook) -> bool:
@@ -111,7 +132,8 @@ def acting(work: Work, run: Run) -> None:
 
 def returned(work: Work, run: Run, outcome: Outcome, detail: str) -> None:
     """Record what came back, and from now on look."""
-    assert run.key is not None
+    if run.key is None:
+        raise IllegalMove(f"{run.id} has no command that could come back")
     if outcome is Outcome.REFUSED and run.state is RunState.ACTING and run.step == 0:
         end(work, run, RunState.UNDONE, Move.REFUSED, f"the executor refused: {detail}")
         return
@@ -164,7 +186,7 @@ def verified(work: Work, run: Run, book: Runbook, step: Step) -> None:
 
 def never_left(work: Work, run: Run) -> bool:
     """Tell whether the executor has said that the interrupted command never reached it."""
-    return run.key is not None and work.volatile.outcomes.get(run.key) is Outcome.NEVER
+    return run.key is not None and run.outcome is None and work.volatile.outcomes.get(run.key) is Outcome.NEVER
 
 
 def send_again(work: Work, run: Run, book: Runbook) -> None:
@@ -177,9 +199,8 @@ def send_again(work: Work, run: Run, book: Runbook) -> None:
     elif refusal is None:
         intend(work, run, Move.RESEND, undo=False, resend=True)
     elif late(work, run):
-        # Nothing was touched: the executor's own record says so.
-        touched = run.step > 0
-        if touched:
+        # Nothing was touched by this step: the executor's own record says so.
+        if run.step > 0:
             end(work, run, RunState.HELD, Move.STUCK, refusal[1])
         else:
             work.emit(StepDenied(run.id, run.step, refusal[1], ()))
@@ -273,7 +294,7 @@ STATES = {
 
 def question(work: Work, run: Run, book: Runbook) -> Question:
     """Return the question whether the next command of *run* may leave."""
-    return Question(work, book, work.durable.incidents.get(run.incident))
+    return Question(work, book, work.durable.incident_now(run.incident))
 
 
 def step_of(work: Work, run: Run) -> Step:
@@ -319,11 +340,14 @@ def look_again(work: Work, run: Run, move: Move) -> None:
     interrupted = move is Move.RESTARTED and run.key is not None and run.outcome is None
     points: tuple[PointId, ...] = step.points()
     waits = run.state is RunState.WAITING
-    deadline_s = work.now_s + (WAITING_S if waits else step.within_s)
-    if run.paused and move is not Move.GO_ON:
-        deadline_s = work.now_s + step.within_s
+    deadline_s = work.now_s + (wait_s(run) if waits else step.within_s)
     ask = run.key if interrupted else None
     work.emit(RunLookedAgain(run.id, move, work.now_s, deadline_s, ask, () if waits else tuple(points)))
+
+
+def wait_s(run: Run) -> float:
+    """Return how long a run that waits may go on waiting."""
+    return APPROVAL_S if run.approved is False else WAITING_S
 
 
 def end(work: Work, run: Run, state: RunState, move: Move, reason: str) -> None:
@@ -344,7 +368,6 @@ def consequences(work: Work, run: Run, book: Runbook, state: RunState, reason: s
         entered = ArrangementEntered(book.arrangement, book.name, run.id, run.incident, book.enters)
         quiet = [Blocked(book.name, "it has just acted", book.limits.block_s)] if book.limits.block_s > 0 else []
         return [entered, *quiet]
-    if state is RunState.UNDONE and not run.sends:
+    if state is RunState.UNDONE and not touched(run):
         return [Blocked(book.name, reason, max(UNTOUCHED_QUIET_S, book.limits.block_s))]
     return [Locked(family(book), f"run {run.id} ended {state}: {reason}", run.incident)]
-

@@ -28,7 +28,8 @@ from agent.core.topology import Raw
 
 def see(site: Site, state: State, event: Event, now: At) -> State:
     """Return *state* with *event* folded into its volatile part."""
-    volatile = replace(state.volatile, touched=())
+    guard_until_s = state.volatile.guard_until_s if state.volatile.guard_until_s > now.boot_s else 0.0
+    volatile = replace(state.volatile, touched=(), guard_until_s=guard_until_s)
     match event:
         case Observed():
             volatile = observe(site, volatile, event.observations, now.boot_s)

@@ -102,6 +102,13 @@ class Durable:
         """Return the open incidents, oldest first."""
         return [i for i in self.incidents.values() if i.state is IncidentState.OPEN]
 
+    def incident_now(self, incident: str) -> Incident | None:
+        """Return the incident of this id, or the one that it was merged into; None when it is no longer remembered."""
+        found = self.incidents.get(incident)
+        while found is not None and found.merged_into is not None:
+            found = self.incidents.get(found.merged_into)
+        return found
+
     def open_runs(self) -> list[Run]:
         """Return the runs that have not ended, oldest first."""
         return [r for r in self.runs.values() if r.state in OPEN_STATES]
@@ -120,7 +127,10 @@ class Durable:
 
 @dataclass(frozen=True, slots=True)
 class Volatile:
-    """What is only known while we run. `blind_before`: what was asked earlier does not count."""
+    """
+    What is only known while we run. `blind_before`: what was asked earlier does not count. `guard_until_s`: end of the
+    boot guard in boot seconds, zero once it is over.
+    """
 
     seen: Mapping[PointId, Observation] = field(default_factory=dict)
     last_good: Mapping[PointId, Value] = field(default_factory=dict)

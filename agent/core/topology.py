@@ -12,7 +12,7 @@ unknown one neither supports nor refutes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.core.judge import Verdict
@@ -73,7 +73,17 @@ def name_causes(
             rest -= mine
     if rest:
         named.append(Named((), rest, False, (), (), late=True))
-    return tuple(named)
+    return apart(named)
+
+
+def apart(named: list[Named]) -> tuple[Named, ...]:
+    """Return *named* with each alarm in the first of the groups that it follows from, and in no other."""
+    taken: frozenset[AlarmKey] = frozenset()
+    found: list[Named] = []
+    for group in named:
+        found.append(replace(group, alarms=group.alarms - taken))
+        taken |= group.alarms
+    return tuple(found)
 
 
 def in_question(candidate: Candidate, bad: frozenset[AlarmKey]) -> bool:
@@ -174,8 +184,9 @@ def rung_point(line: str, rung: str) -> Predicted:
 
 def line_candidates(line: Equipment, known: frozenset[AlarmKey], carried: frozenset[AlarmKey]) -> list[Candidate]:
     """Return the places where one line can break, in order from the agent: port, customer's box, access, core."""
-    assert line.line is not None
     facts, name = line.line, line.name
+    if facts is None:
+        return []
     rungs = facts.rungs
     soft = carried | frozenset(a for a in known if a.startswith(f"{name}.") and not a.endswith((".binding_failed",)))
     port = (Predicted(name, (AlarmKey(f"{name}.port_down"),)),) if facts.has_port else ()
@@ -221,7 +232,9 @@ def shared_line_candidates(
     follow = carried | frozenset(a for a in known if a.endswith(("_degraded", ".service_closed")))
     if len(lines) > 1:
         all_rungs = tuple(rung_point(e.name, r) for e in lines if e.line for r in e.line.rungs)
-        ports = tuple(Predicted(e.name, (AlarmKey(f"{e.name}.port_down"),)) for e in lines if e.line and e.line.has_port)
+        ports = tuple(
+            Predicted(e.name, (AlarmKey(f"{e.name}.port_down"),)) for e in lines if e.line and e.line.has_port
+        )
         text = "this machine or the switch that it hangs on"
         if ports:
             rows.append(Candidate("observer:ports", "observer", names, ports + all_rungs, follow, 0, text, len(ports)))

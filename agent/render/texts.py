@@ -86,6 +86,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "run_restarted": "The agent was restarted in the middle of it.",
     "head_steps": "Steps",
     "step": "{number}. {verb} {wanted}: {progress}; proof within {within}: {proof}",
+    "step_plan": "{number}. {verb} {wanted}; proof within {within}: {proof}",
     "runbook": "Runbook {id}: mode {mode}, from {leaves} to {enters}",
     "runbook_answer": "Asked now: {text}",
     "may_act": "it would act",

@@ -140,12 +140,13 @@ def run_text(one: Plain) -> list[str]:
 
 def step_row(step: Plain) -> str:
     """Return one step as a row."""
+    progress = step.get("progress")
     return say(
-        "step",
+        "step" if progress is not None else "step_plan",
         number=step["step"] + 1,
         verb=step["verb"],
         wanted=" ".join(f"{key} {value_text(value)}" for key, value in step["wanted"].items()),
-        progress=step.get("progress") or step["title"] or "",
+        progress=progress,
         within=time_text(step["within_s"]),
         proof=", ".join(condition_text(c) for c in step["proof"]),
     )

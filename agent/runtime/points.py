@@ -7,7 +7,9 @@ keep up, and a damaged file is put aside and begun anew.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -20,6 +22,7 @@ from typing import Final
 from agent.clock import Clock
 from agent.core.model import Observation, PointId, PointSpec, Quality, Value
 from agent.runtime.journal_file import connect_reading, connect_writing, disk_errors, surroundings_errno
+from agent.runtime.state_dir import RESERVE_BYTES
 
 LOG: Final = logging.getLogger(__name__)
 DATABASE: Final = "points.db"
@@ -48,6 +51,7 @@ class PointLimits:
     flush_s: float = 2.0
     buffer_rows: int = 20_000
     trim_every_s: float = 600.0
+    leave_free_bytes: int = 2 * RESERVE_BYTES  # what is left of a full disk belongs to the journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ class PointStore:
                     if connection is None:
                         connection = connect_writing(self.path, synchronous="NORMAL")
                         self._ids = dict(connection.execute("SELECT name, id FROM points"))
+                    self._refuse_last_space()
                     self._flush(connection)
                     self._tidy(connection)
                 self._settle("")
@@ -154,6 +159,11 @@ class PointStore:
             if is_last:
                 break
         _drop(connection)
+
+    def _refuse_last_space(self) -> None:
+        space = os.statvfs(self.path.parent)
+        if space.f_bavail * space.f_frsize < self.limits.leave_free_bytes:
+            raise OSError(errno.ENOSPC, f"less than {self.limits.leave_free_bytes // MIB} MiB are free")
 
     def _settle(self, trouble: str) -> None:
         """Tell a trouble once when it comes and once when it has gone."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agent.views.now import status
-from agent.views.parts import NO_JOURNAL, JournalView, LoopStats
+from agent.views.parts import JournalView
 from agent.views.ready import readiness
 from agent.views.why import UnknownName, explain
 
-__all__ = ["NO_JOURNAL", "JournalView", "LoopStats", "UnknownName", "explain", "readiness", "status"]
+__all__ = ["JournalView", "UnknownName", "explain", "readiness", "status"]

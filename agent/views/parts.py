@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agent.core.alarm import Alarm
 from agent.core.incident import Incident
@@ -20,41 +19,27 @@ Plain = dict[str, Any]
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class JournalView:
+class JournalView(Protocol):
     """
     How the journal stands. `seq`: last record that was decided; `durable_seq`: last one that is on disk; `head`: digest
     of the last record; `reason`: why it is not durable, "" when it is; `cut`: what was cut off as a torn tail at start;
     `safe_reason`: why what it remembers cannot be trusted.
     """
 
-    seq: int
-    durable_seq: int
-    head: str
-    durable: bool
-    reason: str = ""
-    cut: str | None = None
-    safe_reason: str | None = None
-
-
-NO_JOURNAL: Final = JournalView(0, 0, "", False, "there is no journal yet")
-
-
-@dataclass(frozen=True, slots=True)
-class LoopStats:
-    """
-    What the loop counts since start. `events`: taken in; `merged`: observations that were merged into a waiting one;
-    `queued`: events that wait now; `gaps`: times that it did not run. `last_pass_s`: boot seconds of the last completed
-    pass; `pass_max_s`: the longest one.
-    """
-
-    passes: int = 0
-    events: int = 0
-    merged: int = 0
-    queued: int = 0
-    gaps: int = 0
-    last_pass_s: float = float("nan")
-    pass_max_s: float = 0.0
+    @property
+    def seq(self) -> int: ...
+    @property
+    def durable_seq(self) -> int: ...
+    @property
+    def head(self) -> str: ...
+    @property
+    def durable(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def cut(self) -> str | None: ...
+    @property
+    def safe_reason(self) -> str | None: ...
 
 
 def utc_text(at: At | None) -> str | None:

@@ -57,7 +57,8 @@ class MemoryRouteTable:
         ours = replace(route, destination=normal_destination(route.destination), ours=True)
         there = next((found for found in self.seen(ours.destination) if found.metric == ours.metric), None)
         if there is None:
-            if route.interface not in self._interfaces:
+            ours = replace(ours, interface=ours.interface or self._interface_of(ours.gateway))
+            if ours.interface not in self._interfaces:
                 raise ActionFailed(f"route {text(ours)} was not added: no interface of that name")
             self._routes.append(ours)
             self.changes.append(f"add {text(ours)}")
@@ -81,6 +82,10 @@ class MemoryRouteTable:
         dropped = len(self.connections) - len(kept)
         self.connections = kept
         return dropped
+
+    def _interface_of(self, gateway: str) -> str:
+        """Return the interface by which *gateway* is reached, as the routes there know it; "" when none does."""
+        return next((route.interface for route in self._routes if gateway and route.gateway == gateway), "")
 
     @staticmethod
     def _check(route: Route) -> None:

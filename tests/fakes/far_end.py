@@ -33,7 +33,9 @@ class FarEnd:
         self._server = await asyncio.start_server(self._answer, self.address, 0)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._server is not None
         self._server.close()
         for writer in self._held:

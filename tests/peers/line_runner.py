@@ -1,8 +1,8 @@
 """
-Run line probes, and the path probe, and print each observation as one line of JSON: `python -m tests.peers.line_runner SITE`.
+Run line probes, and the path probe, and print each observation as one line of JSON.
 
-SITE is JSON: {"lines": {NAME: keys of LineConfig}, "path": keys of PathConfig or null}. A name on standard input makes
-that probe look.
+`python -m tests.peers.line_runner SITE`, where SITE is JSON: {"lines": {NAME: keys of LineConfig}, "path": keys of
+PathConfig or null}. A name on standard input makes that probe look.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ LINES: Final[dict[Isp, Line]] = {
 
 class Lab:
     """
-    The lab, as a context manager. Several may stand beside each other; leaving one stops what runs in it and removes it.
+    The lab, as a context manager. Several may stand side by side; leaving one stops what runs in it and removes it.
 
     With *ignores_dead_routes* the branch's kernel passes over routes whose interface has no carrier.
     """
@@ -80,7 +80,9 @@ class Lab:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -198,9 +200,8 @@ class Lab:
     def _build(self) -> None:
         spaces = ["branch", "isp1", "isp2", "hq", *(["site2"] if self._has_second_site else [])]
         for space in spaces:
-            ended = subprocess.run(
-                ("ip", "netns", "add", self.name_of(space)), capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-            )
+            command = ("ip", "netns", "add", self.name_of(space))
+            ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
             assert ended.returncode == 0, f"namespaces need root: {ended.stderr}"
             self._spaces.append(space)
             settings = ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"]

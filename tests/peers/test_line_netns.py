@@ -45,7 +45,7 @@ class Feed:
         self._thread.start()
 
     def wait(self, what: str, is_it: Callable[[Seen], bool], since: float = 0.0) -> Seen:
-        """Return the first observation told after *since* (boot seconds) for which *is_it* holds; fail when none comes."""
+        """Return the first observation told after *since* (boot seconds) for which *is_it* holds; else fail."""
         deadline = boot_s() + PATIENCE_S
         with self._news:
             while True:
@@ -60,7 +60,21 @@ class Feed:
 
     def wait_point(self, point: str, is_it: Callable[[Any], bool], since: float = 0.0) -> Seen:
         """Return the first good observation of *point* told after *since* whose value satisfies *is_it*."""
-        return self.wait(point, lambda it: it["point"] == point and it["quality"] == "good" and is_it(it["value"]), since)
+        return self.wait(
+            point, lambda it: it["point"] == point and it["quality"] == "good" and is_it(it["value"]), since
+        )
+
+    def wait_unseen(self, point: str, since: float = 0.0) -> Seen:
+        """Return the first observation of *point* told after *since* that is of unknown quality."""
+        return self.wait(point, lambda it: it["point"] == point and it["quality"] == "unknown", since)
+
+    def look(self, name: str) -> float:
+        """Make the probe *name* look; return when."""
+        assert self.process.stdin is not None
+        at = boot_s()
+        self.process.stdin.write(name + "\n")
+        self.process.stdin.flush()
+        return at
 
     def wait_steady(self, *lines: str) -> None:
         """Wait until each of *lines* has a full enough window without loss to headquarters."""
@@ -102,7 +116,8 @@ def test_a_blackhole_is_seen_within_half_a_second_and_the_other_line_is_proven_g
     began_at = boot_s()
     lab.blackhole("isp1")
     dead = [feed.wait_point(f"wan1.{rung}.lost_in_row", is_dead, began_at) for rung in FAR]
-    proof = feed.wait("wan2 good", lambda it: it["point"] == "wan2.hq.lost_in_row" and it["asked_at"] > dead[1]["since"])
+    since = dead[1]["since"]
+    proof = feed.wait("wan2 good", lambda it: it["point"] == "wan2.hq.lost_in_row" and it["asked_at"] > since)
 
     assert max(it["answered_at"] for it in dead) - began_at < 0.5
     assert all(it["since"] >= began_at - 0.05 for it in dead)
@@ -187,8 +202,8 @@ def test_an_interface_that_vanishes_has_no_carrier_and_one_that_never_was_is_unk
     began_at = boot_s()
     lab.run("branch", "ip", "link", "delete", "wan1")
     feed.wait_point("wan1.carrier", lambda carrier: carrier is False, began_at)
-    unseen = feed.wait("wan1 unknown", lambda it: it["point"] == "wan1.hq.lost_in_row" and it["quality"] == "unknown", began_at)
-    never = feed.wait("wan9 unknown", lambda it: it["point"] == "wan9.carrier")
+    unseen = feed.wait_unseen("wan1.hq.lost_in_row", began_at)
+    never = feed.wait_unseen("wan9.carrier")
 
     assert unseen["fault"] == "binding_failed"
     assert never["quality"] == "unknown"
@@ -216,7 +231,7 @@ def test_without_a_way_by_its_gateway_a_line_is_unknown_and_not_dead(lab: Lab):
     began_at = boot_s()
     lab.run("branch", "ip", "route", "delete", "default", "via", LINES["isp2"].gateway)
     feed.wait_point("wan2.binding_ok", lambda ok: ok is False, began_at)
-    unseen = feed.wait("wan2 unknown", lambda it: it["point"] == "wan2.hq.lost_in_row" and it["quality"] == "unknown", began_at)
+    unseen = feed.wait_unseen("wan2.hq.lost_in_row", began_at)
     lab.clear()
     mended_at = boot_s()
     feed.wait_point("wan2.binding_ok", lambda ok: ok is True, mended_at)
@@ -258,24 +273,21 @@ def test_where_no_echo_is_permitted_every_rung_is_unknown(lab: Lab):
     lab.run("branch", "sysctl", "-q", "-w", "net.ipv4.ping_group_range=1 0")
     feed = Feed(lab, both(), "setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
 
-    unseen = feed.wait("unknown", lambda it: it["point"] == "wan1.hq.lost_in_row")
+    unseen = feed.wait_unseen("wan1.hq.lost_in_row")
 
     assert (unseen["quality"], unseen["fault"]) == ("unknown", "failed")
 
 
 def test_the_service_is_open_closed_and_hidden(lab: Lab):
     targets = {"hq": HQ, "hq_service": f"{HQ_SERVICE}:4430"}
-    listen = f"import socket, time; s = socket.create_server(('{HQ_SERVICE}', 4430)); print('up', flush=True); time.sleep(99)"
+    listen = f"import socket; s = socket.create_server(('{HQ_SERVICE}', 4430)); print('up', flush=True); input()"
     feed = Feed(lab, {"lines": {"wan2": keys("isp2", targets=targets)}})
     closed = feed.wait_point("wan2.hq_service.open", lambda is_open: is_open is False)
 
     server = lab.start("hq", sys.executable, "-c", listen)
     assert server.stdout is not None
     server.stdout.readline()
-    asked_at = boot_s()
-    assert feed.process.stdin is not None
-    feed.process.stdin.write("wan2\n")
-    feed.process.stdin.flush()
+    asked_at = feed.look("wan2")
     opened = feed.wait_point("wan2.hq_service.open", lambda is_open: is_open is True, asked_at)
 
     assert closed["asked_at"] < opened["asked_at"]
@@ -287,10 +299,7 @@ def test_the_path_names_the_line_that_the_host_routes_by(lab: Lab):
     feed.wait_point("path.line", lambda line: line == "wan1")
 
     lab.run("branch", "ip", "route", "add", "default", "via", LINES["isp2"].gateway, "dev", "wan2", "metric", "50")
-    moved_at = boot_s()
-    assert feed.process.stdin is not None
-    feed.process.stdin.write("path\n")
-    feed.process.stdin.flush()
+    moved_at = feed.look("path")
     moved = feed.wait_point("path.line", lambda line: line == "wan2", moved_at)
 
     assert moved["asked_at"] >= moved_at
@@ -304,7 +313,7 @@ def test_a_path_that_is_silent_is_good_evidence_of_no_answer(lab: Lab):
     began_at = boot_s()
     lab.blackhole("isp1")
     silent = feed.wait_point("path.answered", lambda answered: answered is False, began_at)
-    line = feed.wait("no line", lambda it: it["point"] == "path.line" and it["quality"] == "unknown", began_at)
+    line = feed.wait_unseen("path.line", began_at)
 
     assert silent["answered_at"] - silent["asked_at"] == pytest.approx(1.0, abs=0.3)
     assert line["fault"] == "timed_out"

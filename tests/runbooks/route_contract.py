@@ -40,6 +40,12 @@ class RouteContract:
 
         assert await table.routes("default") == (OURS, PRIMARY, STANDBY)
 
+    async def test_a_route_that_names_only_its_gateway_goes_out_where_that_is(self, table: RouteTable):
+        await table.add(Route("default", OURS.gateway, "", OURS.metric, ours=True))
+        await table.add(Route("default", OURS.gateway, "", OURS.metric, ours=True))
+
+        assert await table.routes("default") == (OURS, PRIMARY, STANDBY)
+
     async def test_adding_the_same_route_again_changes_nothing(self, table: RouteTable):
         await table.add(OURS)
         await table.add(OURS)
@@ -85,6 +91,7 @@ class RouteContract:
         [
             Route("default", "198.51.100.1", "wan9", 90, ours=True),
             Route("default", "198.51.100.1", "-help", 90, ours=True),
+            Route("default", "203.0.114.9", "", 90, ours=True),
             Route("default", "gateway", "wan2", 90, ours=True),
             Route("default", "198.51.100.1", "wan2", 0, ours=True),
             Route("nowhere", "198.51.100.1", "wan2", 90, ours=True),

@@ -149,6 +149,16 @@ def test_a_locked_file_is_told_and_written_when_it_is_free_again(tmp_path: Path)
     store.close()
 
 
+def test_the_last_space_of_a_disk_is_left_to_the_journal(tmp_path: Path) -> None:
+    store = PointStore(tmp_path, HandClock(), limits=PointLimits(flush_s=0.01, leave_free_bytes=2**60))
+    store.offer([seen(LOAD, 1.0, 1000.0)])
+
+    until(lambda: "are free" in store.trouble)
+
+    store.close()
+    assert kept(tmp_path, LOAD) == []
+
+
 def test_what_is_older_than_seven_days_is_forgotten(tmp_path: Path) -> None:
     clock = HandClock()
     limits = PointLimits(flush_s=0.01, keep_s=7 * 86_400.0)

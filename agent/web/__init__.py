@@ -1,0 +1,1 @@
+"""What the agent shows over HTTP, on this machine alone."""

@@ -1,0 +1,157 @@
+"""
+The agent as it is installed: `changeover run -c site.yaml` as root inside the branch's namespace of a lab.
+
+Each has a directory of its own for site file, state, control socket and log. It is spoken to over its control socket, as
+the command line does.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from agent.clock import boot_s
+from agent.runtime.journal_verify import VerifyReport, verify
+from tests.peers.netns import HQ, LINES, Lab
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PATIENCE_S: Final = 15.0
+LOOK_S: Final = 0.05
+
+Plain = dict[str, Any]
+
+
+def site_text(
+    directory: Path,
+    *,
+    profile: str = "fast",
+    good_for: str = "3s",
+    budget: str = "none",
+    mode: str = "auto",
+) -> str:
+    """Return the site file of the branch in the lab: two lines, the way of its traffic, and what to do about them."""
+    lines = [
+        f"  {line.interface}: {{kind: line, role: {role}, profile: {profile}, interface: {line.interface},"
+        f" gateway: {line.gateway}, targets: {{cpe: {line.gateway}, edge: {line.edge}, hq: {HQ}}}}}"
+        for line, role in ((LINES["isp1"], "primary"), (LINES["isp2"], "standby"))
+    ]
+    return "\n".join(
+        (
+            "site: {id: lab, agent: {boot_guard: 0s}}",
+            "equipment:",
+            *lines,
+            "runbooks:",
+            f"  standby: {{use: standby_line, mode: {mode}, bind: {{primary: wan1, standby: wan2}},",
+            f"    limits: {{budget: {budget}, block: 0s}}, failback: {{good_for: {good_for}, per_day: 100}}}}",
+            f"server: {{socket: {directory / 'control.sock'}, metrics: '127.0.0.1:9478', state_dir: {directory / 'state'}}}",
+            "",
+        )
+    )
+
+
+class AgentProcess:
+    """One agent process, as a context manager: ready when entered, stopped when left."""
+
+    def __init__(self, lab: Lab, directory: Path, site: str | None = None) -> None:
+        self._lab = lab
+        self._directory = directory
+        self._site = directory / "site.yaml"
+        self._site.write_text(site_text(directory) if site is None else site, encoding="utf-8")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> AgentProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until every line is judged."""
+        with (self._directory / "agent.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                (*self._lab.inside("branch"), sys.executable, "/tmp/swap/interim.py", str(self._site)),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.wait("both lines steady", is_steady)
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(timeout=PATIENCE_S)
+
+    @property
+    def log(self) -> str:
+        """Return everything that it has said."""
+        return (self._directory / "agent.log").read_text(encoding="utf-8")
+
+    def status(self) -> Plain:
+        """Return what `changeover status --json` says."""
+        return self._ask({"ask": "status"})
+
+    def explain(self, name: str) -> Plain:
+        """Return what `changeover explain NAME --json` says."""
+        return self._ask({"ask": "explain", "id": name})
+
+    def hold(self) -> None:
+        self._ask({"ask": "hold"})
+
+    def release(self) -> None:
+        self._ask({"ask": "release"})
+
+    def journal(self) -> VerifyReport:
+        """Return what `changeover journal verify` finds; the agent may be up or down."""
+        return verify(self._directory / "state")
+
+    def wait(self, what: str, is_it: Callable[[Plain], Any], patience_s: float = PATIENCE_S) -> Plain:
+        """Return the first status for which *is_it* holds; fail with the agent's log when none comes in time."""
+        deadline = boot_s() + patience_s
+        status: Plain | None = None
+        while boot_s() < deadline:
+            assert self._process is not None
+            if (code := self._process.poll()) is not None:
+                raise AssertionError(f"the agent has ended with {code} instead of: {what}\n{self.log[-6000:]}")
+            try:
+                status = self.status()
+            except (FileNotFoundError, ConnectionRefusedError):
+                status = None
+            if status is not None and is_it(status):
+                return status
+            threading.Event().wait(LOOK_S)
+        shown = json.dumps(status, indent=1, ensure_ascii=False)[:6000]
+        raise AssertionError(f"never seen: {what}\n{shown}\n{self.log[-6000:]}")
+
+    def _ask(self, question: Plain) -> Plain:
+        with socket.socket(socket.AF_UNIX) as endpoint:
+            endpoint.settimeout(PATIENCE_S)
+            endpoint.connect(str(self._directory / "control.sock"))
+            endpoint.sendall(json.dumps(question).encode() + b"\n")
+            with endpoint.makefile("rb") as answer:
+                return dict(json.loads(answer.readline()))
+
+
+def is_steady(status: Plain) -> bool:
+    """Tell whether both lines have a full window to headquarters without loss, and the traffic's own way is known."""
+    points = {name: equipment["points"] for name, equipment in status["equipment"].items()}
+    return points["path"]["line"]["value"] is not None and all(
+        points[line]["hq.loss_ratio"]["value"] == 0 and points[line]["hq.lost_in_row"]["value"] == 0
+        for line in ("wan1", "wan2")
+    )
