@@ -90,6 +90,9 @@ class ControlServer:
     # ------------------------------------------------------------ one client
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted in the moment in which we stop
+            writer.close()
+            return
         task = asyncio.create_task(self._client(reader, writer, is_full=len(self._clients) >= CLIENTS_MAX))
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)

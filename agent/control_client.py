@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import socket
@@ -43,7 +44,9 @@ def request(path: Path, verb: str, *, within_s: float = ANSWER_WITHIN_S, **field
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(within_s)
             connection.connect(str(path))
-            connection.sendall(line)
+            # An agent that is busy says so and hangs up, which may be before all was sent; its word is still there to read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(line)
             return unpacked(read_line(connection))
     except TimeoutError as error:
         raise ControlRefused("no_answer", f"the agent at {path} did not answer within {within_s:g} s") from error

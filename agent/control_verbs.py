@@ -9,15 +9,29 @@ from typing import Any, Final, Protocol
 
 from agent.clock import Clock
 from agent.core.model import ApproveAsked, Choice, Event, HoldAsked, ReleaseAsked, ResetAsked, RunChosen
-from agent.core.records import Record
+from agent.core.progress import stopped_by
+from agent.core.records import (
+    HoldReleased,
+    HoldSet,
+    Record,
+    RunApproved,
+    RunEnded,
+    RunLookedAgain,
+    RunPaused,
+    StepDenied,
+    StepIntended,
+    Unlocked,
+)
 from agent.core.run import OPEN_STATES, Run, RunState
 from agent.core.site import Site
 from agent.core.state import State
+from agent.core.work import Work
 from agent.errors import ChangeoverError
 from agent.views import JournalView, UnknownName, explain, status
 
 TEXT_CHARS_MAX: Final = 200
 HOLD_S_MAX: Final = 366 * 86_400.0
+CHOSEN: Final = (RunLookedAgain, RunPaused, StepIntended, RunEnded, Unlocked)  # what a choice comes to
 
 Words = Mapping[str, Any]
 Check = Callable[[Any], str | None]  # why a word is wrong, None when it is right
@@ -126,16 +140,20 @@ async def do_explain(desk: Desk, owner: str, words: Words) -> Any:
 # ---------------------------------------------------------------- deciding
 
 
-async def told(desk: Desk, event: Event, why_nothing: str) -> Any:
-    """Bring *event* to the core; return what stands afterwards. Raises Refused when it changed nothing."""
+async def told(desk: Desk, event: Event, *expected: type[Any]) -> Any:
+    """
+    Bring *event* to the core; return what stands afterwards. Raises Refused when no record of an *expected* type came of
+    it: beside it, the same pass may have decided other things.
+    """
     records = await desk.ask(event)
-    if not records:
+    if not any(isinstance(record.body, expected) for record in records):
+        denied = next((record.body.reason for record in records if isinstance(record.body, StepDenied)), None)
         journal = desk.journal_view
-        reason = why_nothing if journal.durable else f"it could not be remembered: {journal.reason}"
-        raise Refused("refused", reason)
+        lost = None if journal.durable else f"it could not be remembered: {journal.reason}"
+        raise Refused("refused", denied or lost or "it is not possible as things stand now")
     after = status(desk.site, desk.state, desk.clock.now(), desk.journal_view)
-    open_states = {str(state) for state in OPEN_STATES}
-    runs = [run for run in after["runs"] if run["state"] in open_states or run["state"] == "held"]
+    wanted = {str(state) for state in (*OPEN_STATES, RunState.HELD)}
+    runs = [run for run in after["runs"] if run["state"] in wanted]
     return {key: after[key] for key in ("mode", "hold", "acting", "blocks")} | {"runs": runs}
 
 
@@ -148,14 +166,14 @@ async def do_hold(desk: Desk, owner: str, words: Words) -> Any:
         let_finish=words.get("let_finish", False),
         for_s=None if length is None else float(length),
     )
-    return await told(desk, event, "nothing changed")
+    return await told(desk, event, HoldSet)
 
 
 async def do_release(desk: Desk, owner: str, words: Words) -> Any:
     """End the hold."""
     if desk.state.durable.hold is None:
         raise Refused("refused", "there is no hold")
-    return await told(desk, ReleaseAsked(owner), "nothing changed")
+    return await told(desk, ReleaseAsked(owner), HoldReleased)
 
 
 async def do_choose(desk: Desk, owner: str, words: Words) -> Any:
@@ -167,11 +185,10 @@ async def do_choose(desk: Desk, owner: str, words: Words) -> Any:
             raise Refused("refused", f"{run.id} is {run.state}, not held: there is nothing to reset")
     elif not run.paused and run.state is not RunState.HELD:
         raise Refused("refused", f"{run.id} is {run.state} and does not stand still: there is nothing to choose")
-    hold = desk.state.durable.hold
-    if hold is not None:
-        raise Refused("refused", f"on hold by {hold.owner}: release first, then choose")
-    nothing = f"{run.id} is {run.state}: {choice} is not possible there"
-    return await told(desk, RunChosen(owner, run.id, choice), nothing)
+    stop = stopped_by(Work(desk.site, desk.state, desk.clock.now()))
+    if stop is not None:
+        raise Refused("refused", f"stopped by {stop}: no run goes on before that ends (changeover release)")
+    return await told(desk, RunChosen(owner, run.id, choice), *CHOSEN)
 
 
 async def do_approve(desk: Desk, owner: str, words: Words) -> Any:
@@ -179,7 +196,7 @@ async def do_approve(desk: Desk, owner: str, words: Words) -> Any:
     run = run_of(desk.state, words["run"])
     if run.approved is not False or run.state is not RunState.WAITING:
         raise Refused("refused", f"{run.id} is {run.state} and asks nobody")
-    return await told(desk, ApproveAsked(owner, run.id), "nothing changed")
+    return await told(desk, ApproveAsked(owner, run.id), RunApproved)
 
 
 async def do_reset(desk: Desk, owner: str, words: Words) -> Any:
@@ -190,7 +207,7 @@ async def do_reset(desk: Desk, owner: str, words: Words) -> Any:
     if runbook not in desk.site.runbooks and runbook not in desk.state.durable.lockouts:
         known = ", ".join(book.name for book in desk.site.runbooks.values() if not book.is_return)
         raise Refused("not_found", f"there is no runbook {name}; known are {known or 'none at all'}")
-    return await told(desk, ResetAsked(owner, runbook), "nothing changed")
+    return await told(desk, ResetAsked(owner, runbook), Unlocked)
 
 
 def run_of(state: State, name: str) -> Run:

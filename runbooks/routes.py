@@ -37,10 +37,14 @@ class IpRouteTable:
         self._prefix = (find_program(prefix[0]) or prefix[0], *prefix[1:]) if prefix else ()
 
     async def routes(self, destination: str) -> tuple[Route, ...]:
-        """Return the routes for exactly *destination*, best metric first, of one metric in the kernel's order."""
+        """
+        Return the routes for exactly *destination*, best metric first, of one metric in the kernel's order.
+
+        One that the kernel passes over for want of a carrier is among them: when the carrier is back, it is used again.
+        """
         wanted = normal_destination(destination)
         listed = await self._listed("-N", "route", "show", "table", "main", "exact", wanted)
-        found = (_parsed(wanted, entry) for entry in listed if not entry.get("tos") and "dead" not in entry["flags"])
+        found = (_parsed(wanted, entry) for entry in listed if not entry.get("tos"))
         return tuple(sorted(found, key=lambda route: route.metric))
 
     async def add(self, route: Route) -> None:

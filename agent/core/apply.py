@@ -40,7 +40,7 @@ from agent.core.records import (
     StepWithdrawn,
     Unlocked,
 )
-from agent.core.run import OPEN_STATES, Move, Run, move
+from agent.core.run import OPEN_STATES, Move, Run, RunState, move
 from agent.core.state import KEEP_ENDED, KEEP_SPENT, Arrangement, Block, Durable, Hold, Lockout, Refusal
 
 
@@ -203,7 +203,7 @@ def _(body: StepResulted, durable: Durable, at: At) -> Durable:
             outcome=body.outcome,
             returned_s=body.returned_s,
             deadline_s=body.deadline_s,
-            reason=body.detail,
+            reason=old.reason if state is RunState.UNDOING else body.detail,  # why it is taken back stays the reason
         ),
     )
 
@@ -264,7 +264,12 @@ def _(body: RunEnded, durable: Durable, at: At) -> Durable:
     old = durable.runs[body.run]
     state = move(old.state, body.move)
     ended = replace(old, state=state, reason=body.reason, deadline_s=None, paused=False, ended_at=at)
-    return with_run(durable, ended)
+    spent = durable.spent
+    if body.move is Move.REFUSED and not old.sends and not old.resent:
+        # It ended before its first command, so that it counts for nothing.
+        times = {run: then for run, then in spent.get(old.runbook, {}).items() if run != old.id}
+        spent = {**spent, old.runbook: times}
+    return with_run(replace(durable, spent=spent), ended)
 
 
 def with_run(durable: Durable, run: Run) -> Durable:

@@ -46,6 +46,7 @@ from agent.core.model import (
 )
 from agent.core.policy import decide_runbooks
 from agent.core.progress import (
+    UNTOUCHED,
     end,
     look_again,
     past_no_return,
@@ -260,6 +261,8 @@ def take_command(work: Work, event: CommandSent | CommandEnded | EvidenceExpired
     match event:
         case CommandSent() if not run.sent and run.returned_s is None:
             work.emit(StepSent(run.id, event.key))
+        case CommandEnded() if run.returned_s is not None and not run.sent and event.outcome not in UNTOUCHED:
+            work.emit(StepSent(run.id, event.key))  # we died before we could note it: the executor's record has it
         case CommandEnded() if run.returned_s is None and event.outcome is not Outcome.NEVER:
             returned(work, run, event.outcome, event.detail)
         case EvidenceExpired() if run.returned_s is None and not run.sent:

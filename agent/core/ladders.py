@@ -142,6 +142,15 @@ def ups_alarms(name: str, *, needed_s: float = 300.0, shutdown_s: float = 180.0)
         (Tier.RED, 0.30, 0.0),
         only_if=running_out,
     )
+    ladder.below(
+        "recharge_slow",
+        "battery_charge_ratio",
+        f"the battery of {name} is not full a day after the mains came back",
+        (Tier.YELLOW, 0.95, DAY_S),
+        (Tier.ORANGE, 0.80, DAY_S),
+        only_if=(on_mains, on_battery),
+        margin=0.02,
+    )
     ladder.add(
         "battery_weak",
         f"the battery of {name} is low although the mains is present",
@@ -169,7 +178,14 @@ def add_ups_health(ladder: Ladder) -> None:
         (Tier.YELLOW, 0.0),
         (Tier.ORANGE, 7 * DAY_S),
     )
-    ladder.flag("bypass", "bypass", f"{name} is on bypass: the battery protects nothing", (Tier.ORANGE, 0.0))
+    bypass, inverter = ladder.when("bypass", Op.IS, True), ladder.when("bypass", Op.IS, False)
+    dead, fed = ladder.when("mains_present", Op.IS, False), ladder.when("mains_present", Op.IS, True)
+    ladder.add(
+        "bypass",
+        f"{name} is on bypass: the battery protects nothing",
+        Rung(Tier.ORANGE, (bypass,), (inverter,), 0.0, LEAVE_DELAY_S),
+        Rung(Tier.RED, (bypass, dead), (inverter, fed), 0.0, LEAVE_DELAY_S),
+    )
     ladder.flag("output_off", "output_off", f"{name} does not feed its load", (Tier.RED, 30.0))
     ladder.flag("forced_shutdown", "forced_shutdown", f"{name} is shutting down", (Tier.RED, 0.0))
     ladder.flag("device_alarm", "alarm", f"{name} reports an alarm of its own", (Tier.ORANGE, 0.0))

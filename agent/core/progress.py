@@ -30,6 +30,7 @@ from agent.core.work import Work
 REQUEST_LIFE_S = 10.0  # a request that has not left by then does not leave
 UNTOUCHED_QUIET_S = 60.0  # after a run that was refused before its first command
 DECIDED = (Outcome.DONE, Outcome.FAILED, Outcome.REFUSED)
+UNTOUCHED = (Outcome.NEVER, Outcome.REFUSED)
 
 
 def progress_runs(work: Work) -> None:
@@ -185,8 +186,8 @@ def verified(work: Work, run: Run, book: Runbook, step: Step) -> None:
 
 
 def never_left(work: Work, run: Run) -> bool:
-    """Tell whether the executor has said that the interrupted command never reached it."""
-    return run.key is not None and run.outcome is None and work.volatile.outcomes.get(run.key) is Outcome.NEVER
+    """Tell whether the executor has said that the interrupted command never reached it, or was refused at its door."""
+    return run.key is not None and run.outcome is None and work.volatile.outcomes.get(run.key) in UNTOUCHED
 
 
 def send_again(work: Work, run: Run, book: Runbook) -> None:
@@ -199,12 +200,9 @@ def send_again(work: Work, run: Run, book: Runbook) -> None:
     elif refusal is None:
         intend(work, run, Move.RESEND, undo=False, resend=True)
     elif late(work, run):
-        # Nothing was touched by this step: the executor's own record says so.
-        if run.step > 0:
-            end(work, run, RunState.HELD, Move.STUCK, refusal[1])
-        else:
-            work.emit(StepDenied(run.id, run.step, refusal[1], ()))
-            undo(work, run, Move.DENIED)
+        # This step touched nothing: the executor's own record says so. There is nothing to undo, and nothing is wrong.
+        state, move = (RunState.HELD, Move.STUCK) if touched(run) else (RunState.UNDONE, Move.REFUSED)
+        end(work, run, state, move, refusal[1])
 
 
 def not_proven(work: Work, run: Run, book: Runbook, step: Step) -> None:

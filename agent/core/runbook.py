@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often it may act: `budget` runs in `budget_s` seconds (None: no limit), then locked; quiet for `block_s` after."""
+    """How often it may act: `budget` runs in `budget_s` seconds (None: no limit), then locked; quiet `block_s` after."""
 
     budget: int | None
     budget_s: float

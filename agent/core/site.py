@@ -1,4 +1,4 @@
-"""The site as the core knows it: equipment, points, alarms, candidates for a cause, runbooks. Frozen; made by the config."""
+"""The site as the core knows it: equipment, points, alarms, causes, runbooks. Frozen; made by the config."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def answer_now(work: Work, book: Runbook, *, command: bool = False) -> Plain:
     if running is not None and not command:
         return {"answer": "running", "code": None, "text": f"run {running.id} is {running.state}"}
     if command and running is not None:
-        incident = work.durable.incidents.get(running.incident)
+        incident = work.durable.incident_now(running.incident)
         question = Question(work, book, incident) if incident is not None or book.is_return else None
     else:
         question = asked(work, book)

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 RUNGS: Final = ("cpe", "edge", "hq")  # nearest first; what breaks at one is broken for all behind it
@@ -82,7 +83,7 @@ class FarEnds:
             return
         for address, rung in self._places().items():
             server = await asyncio.get_running_loop().create_server(
-                lambda rung=rung: _Call(self, rung), address, self._ports.get(address, 0)
+                partial(_Call, self, rung), address, self._ports.get(address, 0)
             )
             self._servers.append(server)
             self._ports[address] = int(server.sockets[0].getsockname()[1])

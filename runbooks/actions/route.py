@@ -17,7 +17,7 @@ from agent.ports import ActionContext, ActionKind, Route, RouteTable
 from runbooks.routes import METRIC_MAX, normal_destination, text
 
 METRIC_STEP: Final = 10  # how far below the best route of the site ours is put: room for an operator's hand in between
-METRIC_ALONE: Final = 100  # ours, when the site has no route of its own
+METRIC_SITE: Final = 100  # what the best route of the site is taken for when it is worse, or not there at the moment
 ROLES: Final = ("primary", "standby")
 
 
@@ -83,7 +83,9 @@ class RouteAction:
             raise ActionFailed(f"destination {destination!r} or metric {metric!r} is of the wrong type")
         way, old_way = self._way(wanted), self._way(old)
         routes = await self._without_ours_elsewhere(way, destination)
-        if not way.is_primary and not _goes_by(way, routes):
+        # Also where the standby's own route is the best one just now: the primary's may only be gone with its carrier,
+        # and would take the traffic back the moment it returns, good or not.
+        if not way.is_primary and not (_goes_by(way, routes) and routes[0].ours):
             better = Route(destination, way.gateway, way.interface, _better_metric(routes, metric), ours=True)
             await self._table.add(better)
             routes = await self._table.routes(destination)
@@ -130,10 +132,9 @@ def _goes_by(way: Way, routes: Sequence[Route]) -> bool:
 
 def _better_metric(routes: Sequence[Route], given: int | None) -> int:
     """Return *given*, or a metric below that of every route there. Raises ActionFailed when it would not be better."""
-    if not routes:
-        return given or METRIC_ALONE
-    metric = max(1, routes[0].metric - METRIC_STEP) if given is None else given
-    if metric >= routes[0].metric:
+    best = min((route.metric for route in routes), default=METRIC_SITE)
+    metric = max(1, min(best, METRIC_SITE) - METRIC_STEP) if given is None else given
+    if routes and metric >= best:
         cure = "give the site's own routes a higher one"
         raise ActionFailed(f"metric {metric} is not better than that of {text(routes[0])}; {cure}")
     return metric

@@ -96,8 +96,9 @@ def bank(
     ups: tuple[str, ...] = ("ups-a",),
     lines: tuple[Equipment, ...] | None = None,
     boot_guard_s: float = 0.0,
+    period_s: float = 1.0,
 ) -> Site:
-    """A branch with UPSs, two `fast` lines and the path."""
+    """A branch with UPSs, two `fast` lines and the path; every point is expected each *period_s*."""
     lines = lines if lines is not None else (line("wan1", "primary"), line("wan2", "standby"))
     equipment = {e.name: e for e in lines}
     equipment |= {name: Equipment(name, "ups", fed_by=("utility",)) for name in ups}
@@ -108,14 +109,14 @@ def bank(
         assert e.line is not None
         for rung in e.line.rungs:
             for name in ("loss_ratio", "lost_in_row", "silent_s"):
-                points[PointId(f"{e.name}.{rung}.{name}")] = PointSpec("", 1.0, "")
-        points[PointId(f"{e.name}.carrier")] = PointSpec("bool", 1.0, "")
+                points[PointId(f"{e.name}.{rung}.{name}")] = PointSpec("", period_s, "")
+        points[PointId(f"{e.name}.carrier")] = PointSpec("bool", period_s, "")
         alarms += line_alarms(e.name, PROFILES["fast"], e.line.rungs, has_port=e.line.has_port, has_service=False)
     for name in ups:
-        points |= {PointId(f"{name}.{p}"): PointSpec("", 1.0, "") for p in UPS_POINTS}
+        points |= {PointId(f"{name}.{p}"): PointSpec("", period_s, "") for p in UPS_POINTS}
         alarms += ups_alarms(name)
-    points[PointId("path.answered")] = PointSpec("bool", 1.0, "")
-    points[PointId("path.line")] = PointSpec("state", 1.0, "")
+    points[PointId("path.answered")] = PointSpec("bool", period_s, "")
+    points[PointId("path.line")] = PointSpec("state", period_s, "")
     return make_site(
         id="b1",
         name="Branch one",

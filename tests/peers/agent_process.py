@@ -7,9 +7,9 @@ the command line does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.clock import boot_s
+from agent.control_client import NobodyAnswers, request
 from agent.runtime.journal_verify import VerifyReport, verify
 from tests.peers.netns import HQ, LINES, Lab
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE_S: Final = 15.0
 LOOK_S: Final = 0.05
+LOG_CHARS: Final = 6000
 
 Plain = dict[str, Any]
 
@@ -77,7 +79,7 @@ class AgentProcess:
         """Start it, and wait until every line is judged."""
         with (self._directory / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
-                (*self._lab.inside("branch"), sys.executable, "/tmp/swap/interim.py", str(self._site)),
+                (*self._lab.inside("branch"), sys.executable, "-m", "agent", "run", "-c", str(self._site)),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -105,47 +107,43 @@ class AgentProcess:
 
     def status(self) -> Plain:
         """Return what `changeover status --json` says."""
-        return self._ask({"ask": "status"})
+        return self._ask("status")
 
     def explain(self, name: str) -> Plain:
         """Return what `changeover explain NAME --json` says."""
-        return self._ask({"ask": "explain", "id": name})
+        return self._ask("explain", id=name)
 
-    def hold(self) -> None:
-        self._ask({"ask": "hold"})
+    def hold(self, reason: str) -> None:
+        """Let no new command leave."""
+        self._ask("hold", reason=reason)
 
     def release(self) -> None:
-        self._ask({"ask": "release"})
+        """End the hold."""
+        self._ask("release")
 
     def journal(self) -> VerifyReport:
         """Return what `changeover journal verify` finds; the agent may be up or down."""
         return verify(self._directory / "state")
 
     def wait(self, what: str, is_it: Callable[[Plain], Any], patience_s: float = PATIENCE_S) -> Plain:
-        """Return the first status for which *is_it* holds; fail with the agent's log when none comes in time."""
+        """Return the first status for which *is_it* holds; fail with what the agent says when none comes in time."""
         deadline = boot_s() + patience_s
-        status: Plain | None = None
+        status: Plain = {}
         while boot_s() < deadline:
             assert self._process is not None
-            if (code := self._process.poll()) is not None:
-                raise AssertionError(f"the agent has ended with {code} instead of: {what}\n{self.log[-6000:]}")
-            try:
+            code = self._process.poll()
+            assert code is None, f"the agent has ended with {code} instead of: {what}\n{self.log[-LOG_CHARS:]}"
+            with contextlib.suppress(NobodyAnswers):
                 status = self.status()
-            except (FileNotFoundError, ConnectionRefusedError):
-                status = None
-            if status is not None and is_it(status):
-                return status
+                if is_it(status):
+                    return status
             threading.Event().wait(LOOK_S)
-        shown = json.dumps(status, indent=1, ensure_ascii=False)[:6000]
-        raise AssertionError(f"never seen: {what}\n{shown}\n{self.log[-6000:]}")
+        shown = {key: status.get(key) for key in ("hold", "acting", "arrangements", "alarms", "incidents", "runs")}
+        text = json.dumps(shown, indent=1, ensure_ascii=False)
+        raise AssertionError(f"never seen: {what}\n{text}\n{self.log[-LOG_CHARS:]}")
 
-    def _ask(self, question: Plain) -> Plain:
-        with socket.socket(socket.AF_UNIX) as endpoint:
-            endpoint.settimeout(PATIENCE_S)
-            endpoint.connect(str(self._directory / "control.sock"))
-            endpoint.sendall(json.dumps(question).encode() + b"\n")
-            with endpoint.makefile("rb") as answer:
-                return dict(json.loads(answer.readline()))
+    def _ask(self, verb: str, **words: Any) -> Plain:
+        return dict(request(self._directory / "control.sock", verb, **words))
 
 
 def is_steady(status: Plain) -> bool:

@@ -207,7 +207,9 @@ class Lab:
             settings = ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"]
             if space == "branch" and self._ignores_dead_routes:
                 settings += [f"net.ipv4.conf.{which}.ignore_routes_with_linkdown=1" for which in ("all", "default")]
-            self.run(space, "sysctl", "-q", "-w", *settings)
+            # IPv6 of its own accord sends packets that a test would count.
+            settings += [f"net.ipv6.conf.{which}.disable_ipv6=1" for which in ("all", "default")]
+            self.run(space, "sysctl", "-q", "-e", "-w", *settings)
             self.run(space, "ip", "link", "set", "lo", "up")
         self._address("hq", "lo", HQ, 32)
         self._address("hq", "lo", HQ_SERVICE, 32)

@@ -139,12 +139,14 @@ async def test_a_return_that_leads_elsewhere_fails_and_tells_the_routes():
     assert not table.changes
 
 
-async def test_nothing_is_added_when_the_sites_own_best_route_is_the_wanted_one():
-    table = table_of(replace(STANDBY, metric=50), PRIMARY)
+@pytest.mark.parametrize(("own", "ours"), [(50, 40), (200, 90)])
+async def test_traffic_is_pinned_to_the_standby_also_while_its_own_route_is_the_best(own: int, ours: int):
+    """The primary's route went with its carrier, and will be back with it."""
+    table = table_of(replace(STANDBY, metric=own))
 
     await bound(table).perform(TO_STANDBY)
 
-    assert not table.changes
+    assert table.seen() == (replace(OURS, metric=ours), replace(STANDBY, metric=own))
 
 
 async def test_a_route_of_ours_that_points_elsewhere_goes_first():
@@ -161,7 +163,7 @@ async def test_a_site_without_any_route_gets_one():
 
     await bound(table).perform(TO_STANDBY)
 
-    assert table.seen() == (replace(OURS, metric=100),)
+    assert table.seen() == (OURS,)
 
 
 @pytest.mark.parametrize(("foreign", "ours"), [(100, 90), (10, 1), (2, 1)])

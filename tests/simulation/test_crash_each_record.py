@@ -1,0 +1,196 @@
+"""
+The agent dies with any record of a swap, or of a return, as its last durable one, and comes back on the same plant.
+
+Goal: it looks before it does anything, the run ends rightly, no route is changed twice, the incident stays the same.
+Method: one undisturbed course tells the numbers of its records; then the course is run once for each number, with a disk
+that ends the process there, for each order in which executor and loop may have their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from agent.config import Config
+from agent.core.records import IncidentOpened, Record, RunEnded, RunOpened, StepIntended
+from agent.core.run import RunState
+from agent.runtime.codec import from_plain
+from drills.vdisk import Crash, SimFaults
+from tests.fakes.virtual_site import (
+    START_S,
+    RunningAgent,
+    Timing,
+    VirtualSite,
+    remembered,
+    same,
+    site_config,
+    virtually,
+)
+
+QUIET_S: Final = 5.0
+AWAY_S: Final = 3.0  # from death to the next start
+HOME_S: Final = 400.0
+
+TIMINGS: Final = {
+    "as it comes": Timing(),
+    "the route moves before the loop hears of the acceptance": Timing(accepted_after_s=0.01, returns_after_s=0.05),
+    "the route moves after the agent's death": Timing(moves_after_s=0.5),
+}
+THERE: Final = "add default via 192.0.2.129 dev eth2 metric 90 (ours)"
+BACK: Final = "remove default via 192.0.2.129 dev eth2 metric 90 (ours)"
+
+
+# Which records, by what: the end of the process with a record's group durable, or in the middle of that group.
+ENDS: Final = {"after": lambda seq: SimFaults(crash_at=seq), "before": lambda seq: SimFaults(torn_at=seq)}
+
+
+def timing(name: str) -> Timing:
+    """Return the named timing, an own one."""
+    return replace(TIMINGS[name])
+
+
+async def swap(site: VirtualSite, life: RunningAgent) -> None:
+    """Let the primary line die, and wait for the arrangement that follows."""
+    await asyncio.sleep(QUIET_S)
+    site.plant.kill("wan1")
+    await life.until(lambda life: life.durable.arrangements != {})
+
+
+async def come_home(site: VirtualSite, life: RunningAgent) -> None:
+    """Let the primary line come back, and wait for the traffic to follow."""
+    site.plant.mend("wan1")
+    await life.until(lambda life: life.durable.arrangements == {}, HOME_S)
+    await asyncio.sleep(2.0)
+
+
+@cache
+def course(name: str) -> tuple[range, range]:
+    """Return the numbers of the records of an undisturbed swap, and of the return after it; one more than the run has."""
+
+    async def main() -> tuple[range, range]:
+        site = VirtualSite(sound_site(), timing=timing(name))
+        async with site.agent() as life:
+            await swap(site, life)
+            await asyncio.sleep(1.0)
+            await come_home(site, life)
+        kinds = [type(from_plain(Record, json.loads(entry.body)).body) for entry in site.disk.entries]
+        opened = [seq for seq, kind in enumerate(kinds, 1) if kind is RunOpened]
+        ended = [seq for seq, kind in enumerate(kinds, 1) if kind is RunEnded]
+        assert len(opened) == len(ended) == 2
+        return range(opened[0], ended[0] + 2), range(opened[1], ended[1] + 1)
+
+    return virtually(main())
+
+
+@cache
+def sound_site() -> Config:
+    """Return a site with the shipped defaults."""
+    with tempfile.TemporaryDirectory() as folder:
+        return site_config(Path(folder))
+
+
+def opened_incidents(site: VirtualSite) -> list[IncidentOpened]:
+    """Return every incident that was ever opened, as the disk has it."""
+    return [body for record in journalled(site) if isinstance(body := record.body, IncidentOpened)]
+
+
+def journalled(site: VirtualSite) -> list[Record]:
+    """Return every record on the disk."""
+    return [from_plain(Record, json.loads(entry.body)) for entry in site.disk.entries]
+
+
+def assert_looked_first(life: RunningAgent, interrupted: frozenset[str]) -> None:
+    """Assert that no command left before executor and plant had been asked what became of those that were interrupted."""
+    for index, (what, key) in enumerate(life.asked):
+        if what == "perform" and key in interrupted:
+            before = life.asked[:index]
+            assert ("outcome", key) in before, life.asked
+            assert any(kind == "look" and "path.line" in points for kind, points in before), life.asked
+
+
+def assert_replays(site: VirtualSite, life: RunningAgent) -> None:
+    """Assert that the journal, replayed, gives the state that the agent had."""
+    opened = site.disk.open()
+    assert same(remembered(opened.checkpoint, opened.bodies), life.durable)
+
+
+async def crashed(site: VirtualSite, seq: int, end: Callable[[int], SimFaults], *, in_return: bool) -> frozenset[str]:
+    """Live until the process ends with record *seq*; return the keys whose intent it left behind."""
+    site.disk.faults = end(seq)
+    async with site.agent() as life:
+        with contextlib.suppress(Crash):
+            await swap(site, life)
+            if in_return:
+                await asyncio.sleep(1.0)
+                await come_home(site, life)
+        await site.until_crash(life)
+    site.disk.open()  # cuts what the crash left half-written
+    return frozenset(r.body.request.key for r in journalled(site) if isinstance(r.body, StepIntended))
+
+
+@pytest.mark.parametrize("name", TIMINGS)
+@pytest.mark.parametrize("end", ENDS)
+def test_a_swap_that_is_cut_anywhere_ends_on_the_standby_line_with_one_change_of_route(name: str, end: str) -> None:
+    async def main(seq: int) -> None:
+        site = VirtualSite(sound_site(), timing=timing(name))
+        interrupted = await crashed(site, seq, ENDS[end], in_return=False)
+        await asyncio.sleep(AWAY_S)
+        async with site.agent() as life:
+            await life.until(lambda life: life.durable.arrangements != {})
+            await asyncio.sleep(5.0)
+
+            assert_looked_first(life, interrupted)
+            assert list(site.table.changes) == [THERE]
+            assert {run.state for run in life.durable.runs.values()} == {RunState.DONE}
+            assert life.durable.lockouts == {}
+            (incident,) = life.durable.open_incidents()
+            (first,) = opened_incidents(site)
+            assert incident.id == first.id == "I1"
+            assert incident.opened_at.boot_s < START_S + QUIET_S + 1.0
+            await come_home(site, life)
+            assert list(site.table.changes) == [THERE, BACK]
+        assert_replays(site, life)
+
+    for seq in course(name)[0]:
+        tried(main, seq)
+
+
+@pytest.mark.parametrize("name", TIMINGS)
+@pytest.mark.parametrize("end", ENDS)
+def test_a_return_that_is_cut_anywhere_ends_on_the_primary_line_with_one_change_of_route(name: str, end: str) -> None:
+    async def main(seq: int) -> None:
+        site = VirtualSite(sound_site(), timing=timing(name))
+        interrupted = await crashed(site, seq, ENDS[end], in_return=True)
+        await asyncio.sleep(AWAY_S)
+        async with site.agent() as life:
+            await life.until(lambda life: life.durable.arrangements == {} and not life.durable.open_runs(), HOME_S)
+            await asyncio.sleep(5.0)
+
+            assert_looked_first(life, interrupted)
+            assert list(site.table.changes) == [THERE, BACK]
+            assert {run.state for run in life.durable.runs.values()} == {RunState.DONE}
+            assert life.durable.lockouts == {}
+            assert life.durable.open_incidents() == []
+            assert [one.id for one in opened_incidents(site)] == ["I1"]
+        assert_replays(site, life)
+
+    for seq in course(name)[1]:
+        tried(main, seq)
+
+
+def tried(main: Callable[[int], Coroutine[Any, Any, None]], seq: int) -> None:
+    """Run *main* for one record, and say which it was when it fails."""
+    try:
+        virtually(main(seq))
+    except BaseException as error:
+        error.add_note(f"the process ended with record {seq}")
+        raise
