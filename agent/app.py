@@ -29,9 +29,11 @@ from agent.runtime.journal import Journal, Opened, open_journal, set_aside
 from agent.runtime.journal_none import NoStore
 from agent.runtime.ledger import SqliteLedger
 from agent.runtime.loop import Loop
+from agent.runtime.notify_systemd import told_to_systemd
 from agent.runtime.points import PointStore
 from agent.runtime.poller import Poller
 from agent.runtime.state_dir import StateDirectory
+from agent.views.brief import in_brief
 from agent.web.server import WebServer
 from probes import PROBES
 from runbooks import ACTIONS
@@ -69,6 +71,11 @@ class Agent:
         for task in done:
             task.result()
 
+    def in_brief(self) -> str:
+        """Return what stands now, in one line."""
+        loop = self.loop
+        return in_brief(loop.site, loop.state, loop.clock.now(), loop.journal_view)
+
 
 def this_machine() -> Surroundings:
     """Return the surroundings of a real site."""
@@ -97,7 +104,7 @@ async def until_signal(config: Config, state_dir: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(config, state_dir, this_machine()) as agent:
+    async with running(config, state_dir, this_machine()) as agent, told_to_systemd(agent.loop, agent.in_brief):
         log.info("agent.ready site=%s state=%s", config.site.id, state_dir)
         ended = asyncio.create_task(agent.wait())
         stopped = asyncio.create_task(stop.wait())

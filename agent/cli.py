@@ -62,11 +62,12 @@ def run(config_path: Path, state_dir: Path | None, log_level: str) -> None:
 @click.option(
     "--for", "seconds", type=click.FloatRange(min=0, min_open=True), default=None, help="End after so many SECONDS."
 )
-def demo(seconds: float | None) -> None:
+@click.option("--language", type=click.Choice(("en", "zh")), default="en", show_default=True)
+def demo(seconds: float | None, language: str) -> None:
     """Show the agent at work on a simulated branch. Needs no privilege."""
-    from drills.simsite import demo as shown
+    from drills.simsite.demo import main as show
 
-    sys.exit(shown.main(seconds))
+    sys.exit(show(seconds, language))
 
 
 @main.command()

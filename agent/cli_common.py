@@ -92,7 +92,6 @@ def find_socket(config_path: Path, socket_path: Path | None) -> Path:
         return SOCKET
     try:
         return read_config(config_path).server.socket
-    except ConfigError as error:
-        count = len(error.problems)
-        click.echo(f"{config_path} has {count} mistakes (changeover check); speaking to {SOCKET}", err=True)
+    except ConfigError:
+        click.echo(f"{config_path} is wrong (see: changeover check); speaking to {SOCKET}", err=True)
         return SOCKET

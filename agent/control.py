@@ -7,6 +7,7 @@ Who speaks is told by the kernel (SO_PEERCRED), never by the request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
@@ -26,6 +27,7 @@ from agent.errors import StateDirectoryInUse
 
 REQUEST_WITHIN_S: Final = 30.0  # from one line to the next
 SEND_WITHIN_S: Final = 10.0
+LINGER_S: Final = 1.0
 STOP_WITHIN_S: Final = 2.0
 CLIENTS_MAX: Final = 32
 BACKLOG: Final = 16
@@ -100,7 +102,7 @@ class ControlServer:
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_full: bool) -> None:
         try:
             if is_full:
-                await send(writer, failure("busy", f"{CLIENTS_MAX} clients are connected already"))
+                await dismiss(reader, writer, failure("busy", f"{CLIENTS_MAX} clients are connected already"))
             else:
                 await self._serve(reader, writer, peer(writer))
         except (OSError, TimeoutError) as error:
@@ -115,10 +117,10 @@ class ControlServer:
                 async with asyncio.timeout(REQUEST_WITHIN_S):
                     line = await reader.readline()
             except ValueError:
-                await send(writer, failure("too_long", f"a request has at most {LINE_BYTES_MAX} bytes"))
+                await dismiss(reader, writer, failure("too_long", f"a request has at most {LINE_BYTES_MAX} bytes"))
                 return
             except TimeoutError:
-                await send(writer, failure("timed_out", f"no whole request within {REQUEST_WITHIN_S:.0f} s"))
+                await dismiss(reader, writer, failure("timed_out", f"no whole request within {REQUEST_WITHIN_S:.0f} s"))
                 return
             if not line.endswith(b"\n"):  # the client went; half a request is none
                 return
@@ -163,6 +165,16 @@ async def send(writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> None:
     writer.write(json.dumps(answer, allow_nan=False).encode("ascii") + b"\n")
     async with asyncio.timeout(SEND_WITHIN_S):
         await writer.drain()
+
+
+async def dismiss(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> None:
+    """Send a last word, then read what is still on its way: hanging up on unread words would take ours away again."""
+    await send(writer, answer)
+    writer.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while await reader.read(LINE_BYTES_MAX):
+                continue
 
 
 def peer(writer: asyncio.StreamWriter, name_of: Callable[[int], pwd.struct_passwd] = pwd.getpwuid) -> str:

@@ -208,7 +208,7 @@ def acting(scrape: Scrape) -> Iterator[Metric]:
     left = {b["runbook"]: b["left_s"] for b in blocks_plain(work) if b["kind"] == "block"}
     rows = [((book.name,), left.get(book.name, 0.0)) for book in books]
     yield gauge("block_remaining_seconds", "Time for which a runbook still stays quiet.", ("runbook",), rows)
-    yield gauge("hold", "Whether a person keeps every command back.", (), [((), float(durable.hold is not None))])
+    yield gauge("hold", "Whether a hold is in force.", (), [((), float(durable.hold is not None))])
     allowed = float(why_not_acting(work) is None)
     yield gauge("acting_allowed", "Whether anything may act on this site now.", (), [((), allowed)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.core.alarm import AlarmState
 from agent.core.incident import Cause, Incident
+from agent.core.judge import Verdict
 from agent.core.model import AlarmKey, Fact, Tier, worst
 from agent.core.records import IncidentChanged, IncidentClosed, IncidentMerged, IncidentOpened
 from agent.core.topology import Named, name_causes, refutation
@@ -38,7 +39,8 @@ def place(work: Work, named: Named, taken: set[str]) -> None:
         return
     oldest, younger = mine[0], mine[1:]
     taken.add(oldest.id)
-    if still_explains(work, oldest.cause, named) or (cause.late and not oldest.cause.late):
+    keeps = still_explains(work, oldest.cause, named) or (cause.late and not oldest.cause.late)
+    if keeps or not is_seen_bad(work, named):
         cause = oldest.cause  # neither not seeing (after a restart) nor a receding fault renames what was found
     clearing = {a for i in mine for a in i.alarms if a in work.durable.alarms and is_clearing(work, a)}
     kept = clearing.intersection(oldest.alarms)
@@ -48,6 +50,12 @@ def place(work: Work, named: Named, taken: set[str]) -> None:
             taken.add(other.id)
             kept |= clearing.intersection(other.alarms)
     change(work, oldest, cause, tuple(sorted(named.alarms | kept)), named.against)
+
+
+def is_seen_bad(work: Work, named: Named) -> bool:
+    """Tell whether any alarm of the group is seen bad now, and does not only stand until it has been good long enough."""
+    seen = (work.volatile.raw.get(alarm) for alarm in named.alarms)
+    return any(Verdict.BAD in entry.rungs.values() for entry in seen if entry is not None)
 
 
 def still_explains(work: Work, cause: Cause, named: Named) -> bool:

@@ -23,6 +23,8 @@ from agent.core.work import Work
 from agent.errors import ConfigError, Problem
 
 COMMON_CAUSE_S: Final = 10.0  # two lines that fail within this time failed together
+HQ_CLEAN_S: Final = 2.0  # so long, and with less loss than this, the other line reaches headquarters, or it is suspected
+HQ_CLEAN_LOSS: Final = 0.05
 STANDBY_BAD_RETURN_S: Final = 60.0  # when the standby fails, a primary that is good for this long is taken back at once
 DAY_S: Final = 86_400.0
 
@@ -192,6 +194,23 @@ def target_not_better(q: Question) -> Reason:
     return None
 
 
+def headquarters_suspected(q: Question) -> Reason:
+    """
+    Return that headquarters itself may be the cause: only it is bad over this line, and the other does not reach it
+    cleanly. A lossy headquarters is "dead" by chance on one line first, while the other's newest probe was answered.
+    """
+    if not all(key.startswith(f"{q.book.leaves}.hq_") for key in q.standing(q.book.leaves)):
+        return None
+    line = q.book.enters
+    entry = q.work.volatile.raw.get(AlarmKey(f"{line}.hq_dead"))
+    if entry is None or entry.good_since is None or q.work.now_s - entry.good_since < HQ_CLEAN_S:
+        return f"only headquarters is bad, and {line} has not reached it for {HQ_CLEAN_S:.0f} s without a loss"
+    loss = q.loss(line)
+    if loss is None or loss >= HQ_CLEAN_LOSS:
+        return f"only headquarters is bad, and {line} does not reach it without loss either"
+    return None
+
+
 def trouble_since(q: Question) -> float | None:
     """Return the first sign of the present trouble of the line that is to be left, in boot seconds."""
     raw = q.work.volatile.raw
@@ -289,6 +308,7 @@ SWAP_GUARDS: tuple[Guard, ...] = (
     ("failed_together", failed_together),
     ("target_not_proven", target_not_proven),
     ("target_not_better", target_not_better),
+    ("headquarters_suspected", headquarters_suspected),
 )
 RETURN_GUARDS: tuple[Guard, ...] = (
     ("home_not_good_long_enough", home_not_good_long_enough),
@@ -389,9 +409,10 @@ def decide_runbook(q: Question) -> None:
 
 
 def refuse(q: Question, code: str, text: str) -> None:
-    """Record a reason, once for as long as it stays the same."""
+    """Record a reason, once for as long as it stays the same: a text may count seconds, a cause that changed is new."""
     old = q.work.durable.refusals.get(q.book.name)
-    if old is not None and (old.code, old.incident) == (code, incident_id(q)):
+    is_same_cause = old is not None and (code != "cause_elsewhere" or old.text == text)
+    if old is not None and is_same_cause and (old.code, old.incident) == (code, incident_id(q)):
         return
     look = q.target_points() if code == "target_not_proven" else ()
     q.work.emit(Refused(q.book.name, incident_id(q), code, text, facts(q), look))

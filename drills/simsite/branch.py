@@ -22,6 +22,7 @@ from probes.wire.echo import Binding, parse_target
 from probes.wire.tcp import ask_once
 
 UPS: Final = "ups-a"
+GOOD_FOR_S: Final = 10.0
 METRICS: Final = {"wan1": 100, "wan2": 200}  # of the branch's own default routes
 LOSSY_RATIO: Final = 0.5
 NAMES: Final = {"en": "Demo branch", "zh": "演示支行"}
@@ -100,9 +101,11 @@ class SimBranch:
         best = next(iter(self.routes.seen()), None)
         return next((name for name, line in LINES.items() if best is not None and best.gateway == line.cpe), None)
 
-    def site_file(self, directory: Path, language: str = "en") -> Path:
+    def site_file(self, directory: Path, language: str = "en", good_for_s: float = GOOD_FOR_S) -> Path:
         """
         Write the site file of this branch to *directory*, where its agent's state and socket will be too; return it.
+
+        *good_for_s*: how long wan1 must be good before traffic returns to it.
 
         Raises KeyError before the first start, ValueError for a language without a name here, OSError.
         """
@@ -112,6 +115,7 @@ class SimBranch:
         words = {
             "name": NAMES[language],
             "language": language,
+            "good_for": f"{good_for_s:g}s",
             "ups_port": self.ups.address[1],
             "path": json.dumps(self.far_ends.target("wan1", "hq")),
             "socket": json.dumps(str(directory / "control.sock")),

@@ -26,7 +26,7 @@ from agent.config import load
 from agent.core.records import Record
 from agent.render import status_text
 from agent.views import status
-from drills.simsite.branch import FAULTS, SimBranch
+from drills.simsite.branch import FAULTS, GOOD_FOR_S, SimBranch
 from drills.simsite.narrator import Narrator, Shown
 from drills.simsite.screen import Screen, pressed, terminal_in
 from drills.simsite.sentences import say
@@ -72,13 +72,25 @@ def main(seconds: float | None, language: str = "en") -> int:
 
 
 async def perform(
-    directory: Path, screen: Screen, *, seconds: float | None, keys: int | None = None, language: str = "en"
+    directory: Path,
+    screen: Screen,
+    *,
+    seconds: float | None,
+    keys: int | None = None,
+    language: str = "en",
+    good_for_s: float = GOOD_FOR_S,
 ) -> int:
-    """Run the demo with everything it makes in *directory*; *keys* is the terminal that keys come from. Raises OSError."""
+    """
+    Run the demo with everything that it makes in *directory*, and return its exit code.
+
+    *keys* is the terminal that keys come from, *good_for_s* how long wan1 must be good before traffic returns.
+
+    Raises OSError: a port, the directory or the loopback is not to be had.
+    """
     clock, stop = SystemClock(), asyncio.Event()
     with stopped_by_signals(stop):
         async with SimBranch() as branch:
-            config = load(branch.site_file(directory, language), PROBES, ACTIONS)
+            config = load(branch.site_file(directory, language, good_for_s), PROBES, ACTIONS)
             async with running(config, config.state_dir, branch.surroundings(clock)) as agent:
                 is_story = keys is None or seconds is not None
                 greet(screen, agent, directory, has_keys=keys is not None, is_story=is_story)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,6 +15,7 @@ from agent.runtime.tally import Tally
 from tests.fakes.desk import Desk
 from tests.fakes.sites import Driver, bank
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 FAR = ("edge", "hq", "second_site")
 
 
@@ -128,7 +131,9 @@ def test_collector_that_fails_costs_its_own_series_alone():
     collector = SiteCollector(exporter._read, {**metrics.COLLECTORS, "points": wrong})
 
     for times in (1, 2):
-        found = {s.name: s for family in collector.collect() for s in family.samples if s.labels.get("collector") != "x"}
+        found = {
+            s.name: s for family in collector.collect() for s in family.samples if s.labels.get("collector") != "x"
+        }
         errors = {
             s.labels["collector"]: s.value
             for family in collector.collect()
@@ -154,3 +159,14 @@ def test_polls_are_counted_by_equipment():
     assert found["changeover_poll_faults_total", ("ups-a",)] == 1
     assert found["changeover_poll_restarts_total", ("ups-a",)] == 0
     assert found["changeover_poll_lateness_seconds", ("1",)] == 0.25
+
+
+def test_every_metric_has_its_row_in_the_docs_with_type_and_labels():
+    tally = Tally()
+    tally.know("ups-a")
+    families = text_string_to_metric_families(Exporter(Desk(swapping()), tally).render().decode())
+
+    real = {(f.samples[0].name, f.type, frozenset(f.samples[0].labels)) for f in families}
+
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*)\|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {(name, kind, frozenset(re.findall(r"\w+", labels))) for name, kind, labels in rows} == real

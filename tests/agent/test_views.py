@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.core.model import HoldAsked, JournalHealth, Mode, Observation, Observed, PointId, Quality, Started, Ticked, TimeGap
+from agent.core.model import (
+    HoldAsked,
+    JournalHealth,
+    Mode,
+    Observation,
+    Observed,
+    PointId,
+    Quality,
+    Started,
+    Ticked,
+    TimeGap,
+)
 from agent.render import explain_text, status_text
 from agent.views import UnknownName, explain, status
 from tests.fakes.desk import SOUND
 from tests.fakes.sites import Driver, bank, swap
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "status-json.md"
 FAR = ("edge", "hq", "second_site")
 
 
@@ -93,6 +107,26 @@ def test_status_has_every_key_of_its_documented_shape():
     assert found["alarms"][0].keys() >= alarm_keys | {"shelved_until"}
     assert found["incidents"][0].keys() >= {"id", "cause", "tier", "opened_at", "evidence", "children"}
     assert found["runs"][0].keys() >= {"id", "runbook", "state", "step", "reason"}
+
+
+def test_example_in_the_docs_has_just_the_keys_of_the_real_thing():
+    (block,) = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    driver = seen(books=tuple(replace(b, limits=replace(b.limits, block_s=300.0)) for b in swap()))
+
+    real, told = stands(swapped(driver)), json.loads(block)
+
+    def one(found: Any) -> Any:
+        if isinstance(found, dict):
+            return next(iter(found.values()))
+        return found[0]
+
+    assert told.keys() == real.keys()
+    for key in ("site", "acting", "journal", "agent"):
+        assert told[key].keys() == real[key].keys(), key
+    for key in ("arrangements", "blocks", "equipment", "alarms", "incidents", "runs", "readiness", "runbooks"):
+        assert one(told[key]).keys() == one(real[key]).keys(), key
+    assert one(told["incidents"][0]["evidence"]).keys() == one(real["incidents"][0]["evidence"]).keys()
+    assert one(one(told["equipment"])["points"]).keys() == one(one(real["equipment"])["points"]).keys()
 
 
 def test_swap_shows_cause_run_and_arrangement():
@@ -360,7 +394,7 @@ def test_runbook_without_work_says_so():
 
 
 def test_unknown_name_is_refused_with_what_is_known():
-    with pytest.raises(UnknownName, match="nothing here is called X9; known are .*standby"):
+    with pytest.raises(UnknownName, match=r"nothing here is called X9; known are .*standby"):
         why(seen(), "X9")
 
 

@@ -113,7 +113,7 @@ async def test_signals_stay_those_of_the_process(desk):
 async def test_stop_does_not_wait_for_a_client_that_keeps_its_connection(desk):
     web = WebServer(Exporter(desk), desk, Address())
     await web.start()
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+    _, writer = await asyncio.open_connection("127.0.0.1", web.port)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
     await writer.drain()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -64,14 +64,13 @@ class Watched:
         self.seen |= {str(one.point): one for one in observations}
         self._news.set()
 
-    async def until(self, point: str, value: object, least: bool = False) -> Observation:
-        """Return the observation of *point* once its good value is *value*, or (least) at least that."""
+    async def until(self, point: str, is_wanted: Callable[[Any], bool]) -> Observation:
+        """Return the observation of *point* once it is good and its value as wanted."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 one = self.seen.get(point)
-                if one is not None and one.quality is Quality.GOOD and one.value is not None:
-                    if one.value == value or (least and float(one.value) >= float(str(value))):
-                        return one
+                if one is not None and one.quality is Quality.GOOD and is_wanted(one.value):
+                    return one
                 self._news.clear()
                 await self._news.wait()
 
@@ -115,11 +114,11 @@ class FarSideContract:
 
     async def test_a_line_probe_sees_it_fall_silent_and_recover(self, far: FarSide):
         async with watching(far.target) as line:
-            await line.until("wan1.hq.lost_in_row", 0)
+            await line.until("wan1.hq.lost_in_row", lambda lost: lost == 0)
             far.fall_silent()
-            dead = await line.until("wan1.hq.lost_in_row", 4, least=True)
+            dead = await line.until("wan1.hq.lost_in_row", lambda lost: lost >= 4)
 
             assert dead.since is not None
             assert line.seen["wan1.binding_ok"].value is True
             far.recover()
-            await line.until("wan1.hq.lost_in_row", 0)
+            await line.until("wan1.hq.lost_in_row", lambda lost: lost == 0)

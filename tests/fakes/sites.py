@@ -90,6 +90,22 @@ def swap(mode: Mode = Mode.AUTO, *, budget: int | None = 2, good_for_s: float = 
     return there, back
 
 
+def in_two_steps(*, no_return: bool = False, on_return: OnReturn = OnReturn.UNDO) -> tuple[Runbook, Runbook]:
+    """The swap with a second command after the route, such as telling the bank's router; it moves nothing here."""
+    there, back = swap()
+    tell = Step(
+        verb="tell",
+        wanted=(),
+        proof=(Condition(PointId("path.answered"), Op.IS, True),),
+        start=(Condition(PointId("path.line"), Op.IS, "wan2"),),
+        within_s=10.0,
+        if_denied=IfDenied.UNDO,
+        resendable=False,
+    )
+    first = replace(there.steps[0], point_of_no_return=no_return)
+    return replace(there, steps=(first, tell), on_return=on_return), back
+
+
 def bank(
     *,
     books: tuple[Runbook, ...] | None = None,

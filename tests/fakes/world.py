@@ -113,8 +113,8 @@ class World:
     # ------------------------------------------------------------ acting
 
     def move(self, request: Request) -> None:
-        wanted = dict(request.wanted)
-        self.route = str(wanted["from" if request.undo else "to"])
+        if request.verb == "route":
+            self.route = str(dict(request.wanted)["from" if request.undo else "to"])
 
     def executor(self, fate: str = "works") -> None:
         """Handle the oldest waiting command or question; *fate* says how well the executor and the plant do."""

@@ -123,6 +123,19 @@ def assert_replays(site: VirtualSite, life: RunningAgent) -> None:
     assert same(remembered(opened.checkpoint, opened.bodies), life.durable)
 
 
+def assert_ended_rightly(life: RunningAgent) -> None:
+    """
+    Assert that every run ended as done, but for one that had touched nothing: whether the primary has been good for long
+    enough is not known after a restart, so that it ends with that as its reason, counts for nothing, and another follows.
+    """
+    assert life.durable.lockouts == {}
+    for run in life.durable.runs.values():
+        if run.state is not RunState.DONE:
+            assert (run.state, run.sends) == (RunState.UNDONE, None)
+            assert "wan1 has been good for" in run.reason
+            assert run.id not in life.durable.spent["standby.return"]
+
+
 async def crashed(site: VirtualSite, seq: int, end: Callable[[int], SimFaults], *, in_return: bool) -> frozenset[str]:
     """Live until the process ends with record *seq*; return the keys whose intent it left behind."""
     site.disk.faults = end(seq)
@@ -177,8 +190,7 @@ def test_a_return_that_is_cut_anywhere_ends_on_the_primary_line_with_one_change_
 
             assert_looked_first(life, interrupted)
             assert list(site.table.changes) == [THERE, BACK]
-            assert {run.state for run in life.durable.runs.values()} == {RunState.DONE}
-            assert life.durable.lockouts == {}
+            assert_ended_rightly(life)
             assert life.durable.open_incidents() == []
             assert [one.id for one in opened_incidents(site)] == ["I1"]
         assert_replays(site, life)
