@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -16,22 +15,22 @@ from agent import __version__
 from agent.clock import Clock, SystemClock
 from agent.config import Config, load
 from agent.control import ControlServer
-from agent.core.apply import apply
 from agent.core.model import Started
 from agent.core.records import Record
 from agent.core.state import Durable, State
 from agent.errors import ConfigError, JournalBroken, StateDirectoryInUse
 from agent.metrics import Exporter
 from agent.ports import Action, ActionContext, ActionKind, Probe, ProbeContext, RouteTable
-from agent.runtime.codec import PlainError, from_plain
+from agent.runtime.codec import PlainError
 from agent.runtime.executor import Executor
-from agent.runtime.journal import Journal, Opened, open_journal, set_aside
+from agent.runtime.journal import Journal, open_journal, set_aside
 from agent.runtime.journal_none import NoStore
 from agent.runtime.ledger import SqliteLedger
 from agent.runtime.loop import Loop
 from agent.runtime.notify_systemd import told_to_systemd
 from agent.runtime.points import PointStore
 from agent.runtime.poller import Poller
+from agent.runtime.recall import recall
 from agent.runtime.state_dir import StateDirectory
 from agent.views.brief import in_brief
 from agent.web.server import WebServer
@@ -184,7 +183,7 @@ def recalled(state_dir: Path) -> Memory:
         log.critical("journal.unusable reason=%s", error)
         return Memory(Journal(NoStore(error)), Durable(), broken=f"the journal cannot be opened: {error}")
     try:
-        durable = remembered(opened)
+        durable = recall(opened.checkpoint, opened.bodies)
     except PlainError as error:
         opened.store.close()
         aside = set_aside(state_dir)
@@ -192,14 +191,6 @@ def recalled(state_dir: Path) -> Memory:
         opened, durable = open_journal(state_dir), Durable()
         broken = f"a record cannot be read by this version: {error}; kept as {aside.name}"
     return Memory(Journal(opened.store, opened.head, filled=opened.filled), durable, opened.cut, broken)
-
-
-def remembered(opened: Opened) -> Durable:
-    """Return the durable state that the journal holds, by replay."""
-    durable: Durable = from_plain(Durable, json.loads(opened.checkpoint)) if opened.checkpoint else Durable()
-    for body in opened.bodies:
-        durable = apply(durable, from_plain(Record, json.loads(body)))
-    return durable
 
 
 def built_probes(config: Config, around: Surroundings) -> list[Probe]:

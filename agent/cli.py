@@ -26,6 +26,7 @@ from agent.cli_common import (
     site_file_option,
 )
 from agent.cli_people import approve, explain, hold, release, runbook, status
+from agent.cli_setup import doctor, init
 from agent.errors import ConfigError
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -132,5 +133,5 @@ def verify(config_path: Path, state_dir: Path | None, *, as_json: bool) -> None:
     sys.exit(DONE if found.is_sound else FAILED)
 
 
-for command in (status, explain, hold, release, approve, runbook):
+for command in (status, explain, hold, release, approve, runbook, init, doctor):
     main.add_command(command)

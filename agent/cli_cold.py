@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.core.apply import apply
-from agent.core.records import Record
-from agent.core.state import Durable, State
+from agent.core.state import State
 from agent.errors import ChangeoverError
-from agent.runtime.codec import from_plain
 from agent.runtime.journal_file import DATABASE, HEAD
 from agent.runtime.journal_head import read_head
 from agent.runtime.journal_open import read_tail
 from agent.runtime.loop import JournalView
+from agent.runtime.recall import recall
 
 # The head first: records may be further than the head, never behind it. The log before what it is merged into.
 FILES: Final = (HEAD, f"{DATABASE}-wal", DATABASE)
@@ -54,8 +51,5 @@ def remembered(state_dir: Path) -> Cold:
         tail = read_tail(copy, read_head(copy / HEAD))
     if tail is None:
         raise NothingRemembered(f"there is no journal in {state_dir}")
-    durable: Durable = from_plain(Durable, json.loads(tail.checkpoint)) if tail.checkpoint else Durable()
-    for body in tail.bodies:
-        durable = apply(durable, from_plain(Record, json.loads(body)))
     seq, digest = tail.head
-    return Cold(State(durable), JournalView(seq, seq, digest, True, "", tail.cut, None))
+    return Cold(State(recall(tail.checkpoint, tail.bodies)), JournalView(seq, seq, digest, True, "", tail.cut, None))

@@ -377,7 +377,8 @@ def decide_alarm(work: Work, key: AlarmKey) -> None:
     if old is None and (raw is None or Verdict.BAD not in raw.rungs.values()):
         return
     before = old or Alarm(key, work.now)
-    activations = work.durable.activations.get(key, ())
+    # What moves a runbook is damped by how long it must be good again and by the budget, which the site sets itself.
+    activations = () if spec.acts else work.durable.activations.get(key, ())
     rungs: dict[str, RungState] = {}
     blind = before.blind
     for rung in spec.rungs:

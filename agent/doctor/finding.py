@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,7 @@ from runbooks.command import find_program
 
 ROUTES: Final = "kernel-routes"  # the channel of the verbs that move routes
 HOLDER_BYTES_MAX: Final = 200
+SOCKET_WITHIN_S: Final = 1.0
 
 
 class Verdict(StrEnum):
@@ -106,7 +108,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """The site and the machine that are looked at. `holder`: who owns the state directory, None while nobody does."""
+    """The site and the machine that are looked at. `holder`: the agent that is at work there, None while none is."""
 
     config: Config
     around: Surroundings
@@ -122,6 +124,22 @@ class Patient:
             and not book.is_return
             and any(ACTIONS[step.verb].channel == ROUTES for step in book.steps)
         ]
+
+
+def running_agent(config: Config) -> str | None:
+    """Return who is at work at this site on this machine, None when nobody is seen."""
+    return holder_of(config.state_dir) or answering(config.server.socket)
+
+
+def answering(path: Path) -> str | None:
+    """Return that an agent answers at this socket, None when none does, or when this user may not ask."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.settimeout(SOCKET_WITHIN_S)
+        try:
+            trial.connect(str(path))
+        except OSError:
+            return None
+    return f"an agent answers at {path}"
 
 
 def holder_of(state_dir: Path) -> str | None:

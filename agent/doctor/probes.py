@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard, cast
 
 from agent.app import built_probes
 from agent.core.model import Observation
-from agent.doctor.answers import READINGS, Asked, Seen, read_lane, read_stream
+from agent.doctor.asked import Asked, Heard, Reading
 from agent.doctor.finding import Finding, Patient
+from agent.doctor.readings import READINGS
 from agent.errors import ProbeFault
 from agent.ports import Lane, PolledProbe, Probe, Readings, StreamProbe
 
@@ -27,37 +28,39 @@ async def try_probes(patient: Patient) -> list[Finding]:
 async def try_one(patient: Patient, probe: Probe) -> list[Finding]:
     """Return what one probe found."""
     kind, own = patient.config.probe_configs[probe.equipment]
-    asked = Asked(patient, probe.equipment, kind, own)
-    if is_polled(probe):
-        answers = await ask_lanes(probe)
-        return [await read_lane(asked, lane, answer) for lane, answer in zip(probe.lanes, answers, strict=True)]
-    assert not is_polled(probe)
-    return await read_stream(asked, probe.specs, await listen(asked, probe))
-
-
-def is_polled(probe: Probe) -> TypeGuard[PolledProbe]:
-    """Tell a probe that is asked from one that keeps its own rhythm."""
-    return hasattr(probe, "lanes")
-
-
-async def ask_lanes(probe: PolledProbe) -> list[Readings | ProbeFault]:
-    """Return what each lane brings, or why it brings nothing."""
+    asked, reading = Asked(patient, probe.equipment, kind, own), READINGS.get(kind, Reading())
+    if is_stream(probe):
+        return reading.stream(asked, await listen(asked, probe, reading))
+    polled = cast(PolledProbe, probe)
     try:
-        return await asyncio.gather(*(ask_lane(probe, lane) for lane in probe.lanes))
+        return await asyncio.gather(*(try_lane(asked, polled, lane, reading) for lane in polled.lanes))
     finally:
-        await settled(asyncio.ensure_future(probe.close()), END_S)
+        await settled(asyncio.ensure_future(polled.close()), END_S)
+
+
+def is_stream(probe: Probe) -> TypeGuard[StreamProbe]:
+    """Tell a probe that keeps its own rhythm from one that is asked."""
+    return not hasattr(probe, "lanes")
+
+
+async def try_lane(asked: Asked, probe: PolledProbe, lane: Lane, reading: Reading) -> Finding:
+    """Return what *lane* brought, or why it brought nothing."""
+    answer = await ask_lane(probe, lane)
+    if isinstance(answer, ProbeFault):
+        return await reading.fault(asked, lane, answer)
+    return reading.lane(asked, lane, answer)
 
 
 async def ask_lane(probe: PolledProbe, lane: Lane) -> Readings | ProbeFault:
-    """Return what *lane* brings, or why it brings nothing."""
+    """Return the readings of *lane*, or why there are none."""
     within_s = min(lane.deadline_s, LANE_S_MAX)
-    found = await settled(asyncio.ensure_future(probe.poll(lane.name)), within_s)
-    if isinstance(found, TimeoutError):
+    answer = await settled(asyncio.ensure_future(probe.poll(lane.name)), within_s)
+    if isinstance(answer, TimeoutError):
         return ProbeFault("timed_out", f"no answer within {within_s:g} s")
-    if isinstance(found, BaseException) and not isinstance(found, ProbeFault):
-        return ProbeFault("failed", repr(found))
-    answer: Readings | ProbeFault = found
-    return answer
+    if isinstance(answer, BaseException) and not isinstance(answer, ProbeFault):
+        return ProbeFault("failed", repr(answer))
+    found: Readings | ProbeFault = answer
+    return found
 
 
 async def settled(task: asyncio.Future[Any], within_s: float) -> Any:
@@ -72,24 +75,22 @@ async def settled(task: asyncio.Future[Any], within_s: float) -> Any:
     return task.exception() or task.result()
 
 
-async def listen(asked: Asked, probe: StreamProbe) -> Seen:
+async def listen(asked: Asked, probe: StreamProbe, reading: Reading) -> Heard:
     """Run a stream until it has told enough, or its time is up; return the last word on each point."""
-    seen: Seen = {}
+    seen: dict[str, Observation] = {}
     told = asyncio.Event()
-    is_enough = READINGS[asked.kind].is_enough if asked.kind in READINGS else None
 
     def publish(observations: Sequence[Observation]) -> None:
         seen.update({str(one.point).partition(".")[2]: one for one in observations})
-        if probe.specs.keys() <= seen.keys() or (is_enough is not None and is_enough(asked, seen)):
+        if probe.specs.keys() <= seen.keys() or reading.is_enough(asked, Heard(probe.specs, seen)):
             told.set()
 
     stream = asyncio.ensure_future(probe.run(publish))
     waiting = asyncio.ensure_future(told.wait())
     try:
         await asyncio.wait({stream, waiting}, timeout=STREAM_S, return_when=asyncio.FIRST_COMPLETED)
-        if stream.done() and not stream.cancelled() and (error := stream.exception()) is not None:
-            asked.crashes.append(repr(error))
     finally:
-        for task in (stream, waiting):
-            await settled(task, 0)
-    return seen
+        waiting.cancel()
+        ended = await settled(stream, 0)
+    is_crash = isinstance(ended, BaseException) and not isinstance(ended, TimeoutError)
+    return Heard(probe.specs, seen, repr(ended) if is_crash else None)

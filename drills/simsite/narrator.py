@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.core.alarm import FLAP_ACTIVATIONS, FLAP_OFF_DELAY_S, FLAP_WINDOW_S
 from agent.core.incident import Cause
 from agent.core.model import SEVERITY, At, Outcome, PointId, Quality, Value
 from agent.core.records import (
@@ -99,7 +98,7 @@ class Narrator:
         match body:
             case AlarmMoved() if SEVERITY[body.tier] > SEVERITY[body.was]:
                 spec = self._site.alarms[body.key]
-                return [say("alarm", tier=body.tier, text=spec.text), *self._flapping(body, spec.equipment, now_s)]
+                return [say("alarm", tier=body.tier, text=spec.text)]
             case IncidentOpened() | IncidentChanged():
                 return self._incident(body)
             case IncidentMerged():
@@ -110,12 +109,6 @@ class Narrator:
                     self.shown.mains_over.set()
                 return [say("incident_over", id=body.id, cause=cause.text if cause is not None else "")]
         return []
-
-    def _flapping(self, body: AlarmMoved, equipment: str, now_s: float) -> list[str]:
-        times = self._state().durable.activations.get(body.key, ())
-        if not self._site.alarms[body.key].acts or sum(now_s - at <= FLAP_WINDOW_S for at in times) < FLAP_ACTIVATIONS:
-            return []
-        return [say("flapping", equipment=equipment, minutes=FLAP_OFF_DELAY_S / 60)]
 
     def _incident(self, body: IncidentOpened | IncidentChanged) -> list[str]:
         before = self._causes.get(body.id)

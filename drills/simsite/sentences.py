@@ -38,7 +38,6 @@ TEXTS: Final[Mapping[str, str]] = {
     "hq_dead_end": "headquarters answers again",
     # ---- what the agent decides
     "alarm": "alarm {tier}: {text}",
-    "flapping": "{equipment} keeps failing: it counts as good only after {minutes:.0f} min without trouble",
     "incident": "incident {id}: {cause}{unsettled}",
     "incident_now": "incident {id} is now: {cause}{unsettled}",
     "incident_merged": "incident {id} is the same as {into}",

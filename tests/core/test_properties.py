@@ -175,7 +175,9 @@ def check_replay(world: World) -> None:
 
 @given(BOOKS, st.lists(OPS, min_size=10, max_size=40))
 @settings(max_examples=150)
-def test_no_order_of_events_breaks_an_invariant_and_replay_gives_the_same_state(books: tuple[Runbook, Runbook], ops: list[Op]) -> None:
+def test_no_order_of_events_breaks_an_invariant_and_replay_gives_the_same_state(
+    books: tuple[Runbook, Runbook], ops: list[Op]
+) -> None:
     """The driver checks every invariant after every event; nothing else may be raised either."""
     world = world_of(books)
 
@@ -187,7 +189,9 @@ def test_no_order_of_events_breaks_an_invariant_and_replay_gives_the_same_state(
 
 @given(BOOKS, st.lists(OPS, min_size=8, max_size=30))
 @settings(max_examples=50)
-def test_when_all_is_good_for_twenty_minutes_no_incident_and_no_run_is_open(books: tuple[Runbook, Runbook], ops: list[Op]) -> None:
+def test_when_all_is_good_for_twenty_minutes_no_incident_and_no_run_is_open(
+    books: tuple[Runbook, Runbook], ops: list[Op]
+) -> None:
     world = world_of(books)
     for op in ops:
         op(world)

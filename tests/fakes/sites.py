@@ -41,7 +41,9 @@ B = TypeVar("B", bound=Body)
 UPS_POINTS = ("on_battery", "mains_present", "battery_low", "battery_runtime_s", "battery_charge_ratio")
 
 
-def line(name: str, role: str, *, port: bool = True, provider: str | None = None, rungs: tuple[str, ...] = RUNGS) -> Equipment:
+def line(
+    name: str, role: str, *, port: bool = True, provider: str | None = None, rungs: tuple[str, ...] = RUNGS
+) -> Equipment:
     facts = LineFacts(role, rungs, PROFILES["fast"].bad_loss_ratio, port, False, provider)
     return Equipment(name, "line", line=facts)
 
@@ -61,7 +63,9 @@ def step_to(line_name: str, other: str) -> Step:
     )
 
 
-def swap(mode: Mode = Mode.AUTO, *, budget: int | None = 2, good_for_s: float = 60.0, per_day: int = 2) -> tuple[Runbook, Runbook]:
+def swap(
+    mode: Mode = Mode.AUTO, *, budget: int | None = 2, good_for_s: float = 60.0, per_day: int = 2
+) -> tuple[Runbook, Runbook]:
     failback = Failback(True, good_for_s, per_day)
     there = Runbook(
         name="standby",
@@ -192,7 +196,9 @@ class Driver:
             )
         )
 
-    def rungs(self, name: str, dead: tuple[str, ...] = (), *, carrier: bool | None = True, loss: float | None = None) -> None:
+    def rungs(
+        self, name: str, dead: tuple[str, ...] = (), *, carrier: bool | None = True, loss: float | None = None
+    ) -> None:
         """See every rung of a line: answering, but for those in *dead*."""
         facts = self.site.equipment[name].line
         assert facts is not None
@@ -248,7 +254,9 @@ class Driver:
     def bodies(self, kind: type[B]) -> list[B]:
         return [r.body for r in self.records if isinstance(r.body, kind)]
 
-    def keep_good(self, seconds: float, *, via: str = "wan1", dead: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def keep_good(
+        self, seconds: float, *, via: str = "wan1", dead: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         """Let time pass with fresh observations each second."""
         for _ in range(int(seconds)):
             self.now_s += 1.0

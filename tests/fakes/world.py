@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from agent.core.engine import Stepped, replay, why_not_leave
 from agent.core.model import (
+    ApproveAsked,
     AskOutcome,
+    Choice,
     CommandEnded,
     CommandSent,
     Effect,
@@ -22,9 +24,7 @@ from agent.core.model import (
     Quality,
     ReleaseAsked,
     Request,
-    ResetAsked,
     RunChosen,
-    Choice,
     Started,
     Ticked,
     Value,
@@ -187,10 +187,12 @@ class World:
                 self.send(RunChosen("wang", run.id, Choice.GO_ON))
 
     def quiet(self, seconds: float, every: float) -> None:
-        """Let time pass in which everything is good, and every command works."""
+        """Let time pass in which everything is good, every command works, and a person approves what asks."""
         for _ in range(int(seconds / every)):
             self.driver.now_s += every
             self.see_all()
+            for run in self.driver.state.durable.open_runs():
+                self.send(ApproveAsked("li", run.id))
             while self.pending:
                 self.executor()
             self.send(Ticked())
