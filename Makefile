@@ -15,7 +15,7 @@ help:
 	@echo 'make test    installs the real peers by apt, then runs every check and every test; needs root or sudo'
 	@echo 'make check   format, lint, types, imports, duplicates, tidiness'
 	@echo 'make bench   time and memory against their limits'
-	@echo 'make dist    sdist and wheel in dist/'
+	@echo 'make dist    the archive that a branch is installed from, wheel and sdist, in dist/'
 	@echo 'make clean   removes everything that was made here'
 
 demo: .venv/run.stamp
@@ -49,6 +49,7 @@ bench: .venv/run.stamp
 dist: .venv/dev.stamp
 	@rm -rf build dist
 	@tools/quiet $(BIN)/python -m build --no-isolation
+	@tools/quiet $(BIN)/python tools/pack.py dist
 	@ls dist
 
 wheel-test: dist

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +14,8 @@ from agent.cli_common import DONE, FAILED, SITE_FILE, end, json_option, load_con
 
 if TYPE_CHECKING:
     from agent.survey import Survey
+
+SITE_MODE: Final = 0o640
 
 
 def target(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -37,6 +40,8 @@ def target(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 @json_option
 def init(output: Path, hq: str | None, *, as_json: bool) -> None:
     """Write a first site file from what this machine sees: its UPS, default routes, gateways and disks."""
+    import asyncio
+
     from agent.first_site import fill_ins, first_site
     from agent.survey import survey, this_machine
 
@@ -64,9 +69,17 @@ def write_new(path: Path, text: str) -> None:
     try:
         with file:
             file.write(text)
+            share(file.fileno(), path.parent)
     except OSError as error:
         path.unlink(missing_ok=True)
         end(f"{path} cannot be written: {error.strerror or error}", FAILED)
+
+
+def share(descriptor: int, directory: Path) -> None:
+    """Let the group of *directory* read the file, whatever the umask: the service is of the group of /etc/changeover."""
+    os.fchmod(descriptor, SITE_MODE)
+    with contextlib.suppress(PermissionError):  # a directory of others, such as /tmp
+        os.fchown(descriptor, -1, directory.stat().st_gid)
 
 
 def survey_rows(seen: Survey) -> list[str]:
@@ -89,6 +102,8 @@ def survey_rows(seen: Survey) -> list[str]:
 @json_option
 def doctor(config_path: Path, *, as_json: bool) -> None:
     """Try every login and probe once, and look at what the agent needs: say what is wrong, and the cure."""
+    import asyncio
+
     from agent.app import this_machine
     from agent.doctor import data, examine, is_well, lines
 

@@ -133,9 +133,9 @@ find_python() {
         "python$wanted), or build an archive here: make dist"
 }
 
-# `half` is what has no right to stay when this script ends, for whatever reason.
+# `half` is a release that has not proven itself: unless it has become the current one, it goes when this script ends.
 clear_away() {
-    [ -z "$half" ] || rm -rf -- "$half"
+    [ -z "$half" ] || [ "$half" = "$releases/$(version_of current)" ] || rm -rf -- "$half"
 }
 
 build_release() {
@@ -215,6 +215,7 @@ place_files() {
 }
 
 make_user() {
+    mkdir -p "$root/etc" || return 1
     if command -v systemd-sysusers > /dev/null; then
         systemd-sysusers ${root:+--root="$root"} changeover.conf
     elif ! grep -qs '^changeover:' "$root/etc/passwd"; then
@@ -290,6 +291,10 @@ take_over() {
         return 0
     fi
     [ -f "$site" ] || return 0
+    if [ -n "$2" ] && ! manager is-enabled --quiet changeover.service && ! manager is-active --quiet changeover.service; then
+        say "the agent was stopped before, and stays so"
+        return 0
+    fi
     say "starting release $1, and watching it for $watch_s s"
     ! start_and_watch "$expression" || return 0
     complain "release $1 does not run well; see: journalctl -u changeover"
@@ -327,7 +332,7 @@ install_or_upgrade() {
         [ -z "$old" ] || fail "nothing has changed; release $old runs on"
         half=
         activate "$new"
-        fail "release $new is installed, and not started: mend the site file, then run this again"
+        fail "release $new is installed, and not started: mend the site file (changeover check), then start the agent"
     fi
     set_kernel
     [ -z "$old" ] || lead "releases/$old" "$opt/previous"
@@ -347,11 +352,12 @@ install_or_upgrade() {
 
 tell_what_next() {
     if [ ! -f "$site" ]; then
-        say "next: write the site file, check it, start the agent:"
-        say "    cp /etc/changeover/site.example.yaml /etc/changeover/site.yaml"
+        say "next: write the site file from what this machine shows, fill in the rest, try it, start the agent:"
+        say "    changeover init"
         say "    changeover check"
+        say "    changeover doctor"
     elif manager_runs; then
-        return 0
+        return
     fi
     if manager_runs; then
         say "    systemctl enable --now changeover"

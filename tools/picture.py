@@ -1,5 +1,6 @@
 """
-Draws what a terminal shows as an SVG, for the README: `changeover demo --for 30 < /dev/null | python tools/picture.py > x.svg`.
+Draws what a terminal shows as an SVG, for the README: `changeover demo --for 30 \
+< /dev/null | python tools/picture.py > x.svg`.
 
 Words of state get their colour; everything else is drawn as it was printed.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 import re
 import sys
 from html import escape
+from textwrap import wrap
 
 COLUMNS_MAX = 118
 FONT_PX, LINE_PX, CHARACTER_PX = 13, 19, 7.83
 COLOURS = {"red": "#ff6b6b", "orange": "#ffa94d", "yellow": "#ffe066", "ok": "#69db7c", "proven": "#69db7c"}
+KEEP = {"replace_whitespace": False, "drop_whitespace": False, "subsequent_indent": "  "}
 STATE = re.compile(r"\b(red|orange|yellow|ok|proven)\b")
 
 
@@ -30,7 +33,7 @@ def picture(lines: list[str]) -> str:
     width = int(min(COLUMNS_MAX, max(map(len, lines))) * CHARACTER_PX) + 32
     height = len(lines) * LINE_PX + 48
     rows = "\n".join(
-        f'<text x="16" y="{40 + number * LINE_PX}">{coloured(line[:COLUMNS_MAX])}</text>'
+        f'<text xml:space="preserve" x="16" y="{40 + number * LINE_PX}">{coloured(line[:COLUMNS_MAX])}</text>'
         for number, line in enumerate(lines)
     )
     return (
@@ -44,4 +47,5 @@ def picture(lines: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(picture([line.rstrip() for line in sys.stdin if line.strip()]))
+    shown = [part for line in sys.stdin if line.strip() for part in wrap(line.rstrip(), COLUMNS_MAX, **KEEP)]
+    sys.stdout.write(picture(shown))

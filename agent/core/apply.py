@@ -14,7 +14,9 @@ from agent.core.records import (
     AlarmMoved,
     ArrangementEntered,
     ArrangementLeft,
+    ArrangementLost,
     Blocked,
+    ConfigRefused,
     DelaysRebased,
     HoldReleased,
     HoldSet,
@@ -30,6 +32,7 @@ from agent.core.records import (
     RunLookedAgain,
     RunOpened,
     RunPaused,
+    SiteReloaded,
     Spent,
     StepDenied,
     StepIntended,
@@ -41,7 +44,7 @@ from agent.core.records import (
     Unlocked,
 )
 from agent.core.run import OPEN_STATES, Move, Run, RunState, move
-from agent.core.state import KEEP_ENDED, KEEP_SPENT, Arrangement, Block, Durable, Hold, Lockout, Refusal
+from agent.core.state import KEEP_ENDED, KEEP_SPENT, Arrangement, Block, Durable, Hold, Lockout, Refusal, Reload
 
 
 def apply(durable: Durable, record: Record) -> Durable:
@@ -64,7 +67,7 @@ def _(body: AgentStarted, durable: Durable, at: At) -> Durable:
         key: replace(run, approved=False) if body.new_boot and run.approved and run.state in OPEN_STATES else run
         for key, run in durable.runs.items()
     }
-    return replace(durable, alarms=alarms, activations=activations, runs=runs)
+    return replace(durable, alarms=alarms, activations=activations, runs=runs, reload=None)
 
 
 @fold.register
@@ -290,8 +293,9 @@ def _(body: ArrangementEntered, durable: Durable, at: At) -> Durable:
     return replace(durable, arrangements={**durable.arrangements, body.name: entered})
 
 
-@fold.register
-def _(body: ArrangementLeft, durable: Durable, at: At) -> Durable:
+@fold.register(ArrangementLeft)
+@fold.register(ArrangementLost)
+def _(body: ArrangementLeft | ArrangementLost, durable: Durable, at: At) -> Durable:
     return replace(durable, arrangements={k: a for k, a in durable.arrangements.items() if k != body.name})
 
 
@@ -336,3 +340,14 @@ def _(body: HoldSet, durable: Durable, at: At) -> Durable:
 @fold.register
 def _(body: HoldReleased, durable: Durable, at: At) -> Durable:
     return replace(durable, hold=None)
+
+
+@fold.register
+def _(body: SiteReloaded, durable: Durable, at: At) -> Durable:
+    told = Reload(at, body.owner, "", (), body.no_longer_covered, body.newly_covered, body.needs_restart)
+    return replace(durable, reload=told)
+
+
+@fold.register
+def _(body: ConfigRefused, durable: Durable, at: At) -> Durable:
+    return replace(durable, reload=Reload(at, body.owner, body.code, body.problems))

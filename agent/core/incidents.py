@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.core.alarm import AlarmState
 from agent.core.incident import Cause, Incident
 from agent.core.judge import Verdict
@@ -19,11 +21,27 @@ def decide_incidents(work: Work) -> None:
     bad = frozenset(AlarmKey(k) for k in standing if work.durable.alarms[k].state() is AlarmState.ACTIVE)
     taken: set[str] = set()
     if bad:
-        for named in name_causes(work.site.candidates, bad, work.volatile.raw):
+        for named in together(work, name_causes(work.site.candidates, bad, work.volatile.raw)):
             place(work, named, taken)
     for incident in work.durable.open_incidents():
         if incident.id not in taken:
             settle(work, incident, standing)
+
+
+def together(work: Work, groups: tuple[Named, ...]) -> list[Named]:
+    """
+    Return *groups* with those that only a late cause explains joined to the group that they were in one incident with:
+    a parent that recovers first, alarm by alarm, does not scatter what came of it.
+    """
+    found: list[Named] = []
+    for group in groups:
+        mine = {a for i in work.durable.open_incidents() if group.alarms & set(i.alarms) for a in i.alarms}
+        host = next((n for n, other in enumerate(found) if other.alarms & mine), None) if group.late else None
+        if host is None:
+            found.append(group)
+        else:
+            found[host] = replace(found[host], alarms=found[host].alarms | group.alarms)
+    return found
 
 
 def place(work: Work, named: Named, taken: set[str]) -> None:

@@ -137,13 +137,21 @@ def clock_moves_nothing(site: Site, before: State, event: Event, stepped: Steppe
     """I26: a step of the wall clock changes no alarm, no run and no deadline."""
     if not isinstance(event, ClockStepped):
         return None
-    old, new = before.durable, stepped.state.durable
-    moved = any(
-        new.runs[key].deadline_s != run.deadline_s and new.runs[key].state is run.state
-        for key, run in old.runs.items()
-        if key in new.runs
-    )
-    return "a step of the wall clock moved a deadline" if moved else None
+    old, new = waits(before), waits(stepped.state)
+    moved = [name for name, (state, deadline_s) in old.items() if new.get(name, (None,))[0] == state]
+    moved = [name for name in moved if new[name] != old[name]]
+    return f"a step of the wall clock moved the deadline of {moved[0]}" if moved else None
+
+
+def waits(state: State) -> dict[str, tuple[str, float | None]]:
+    """Return what stands where and until when: each run, and each rung of each alarm, by name."""
+    runs = {key: (str(run.state), run.deadline_s) for key, run in state.durable.runs.items()}
+    rungs = {
+        f"{key} ({tier})": (str(rung.state), rung.deadline_s)
+        for key, alarm in state.durable.alarms.items()
+        for tier, rung in alarm.rungs.items()
+    }
+    return {**runs, **rungs}
 
 
 RULES: Final[dict[str, Rule]] = {

@@ -13,9 +13,9 @@ from typing import Final
 
 from agent.core.alarm import AlarmState
 from agent.core.incident import Incident
-from agent.core.judge import Verdict
+from agent.core.judge import Verdict, holds
 from agent.core.model import AlarmKey, Evidence, Fact, Mode, Observation, PointId, Quality
-from agent.core.records import Locked, Refused, RunOpened
+from agent.core.records import ArrangementLost, Locked, Refused, RunOpened
 from agent.core.run import APPROVAL_S, WAITING_S
 from agent.core.runbook import Runbook
 from agent.core.site import LineFacts
@@ -23,7 +23,8 @@ from agent.core.work import Work
 from agent.errors import ConfigError, Problem
 
 COMMON_CAUSE_S: Final = 10.0  # two lines that fail within this time failed together
-HQ_CLEAN_S: Final = 2.0  # so long, and with less loss than this, the other line reaches headquarters, or it is suspected
+# Headquarters is suspected unless the other line has reached it for so long without a loss, and with less loss than this.
+HQ_CLEAN_S: Final = 2.0
 HQ_CLEAN_LOSS: Final = 0.05
 STANDBY_BAD_RETURN_S: Final = 60.0  # when the standby fails, a primary that is good for this long is taken back at once
 DAY_S: Final = 86_400.0
@@ -357,8 +358,35 @@ def evidence(q: Question) -> tuple[Evidence, ...]:
 # ---------------------------------------------------------------- deciding
 
 
+def drop_lost_arrangements(work: Work) -> None:
+    """
+    End an arrangement that the plant contradicts while no run is moving it: a reboot or a hand has put back the routes.
+
+    It is lost when traffic is seen to go another way than its last step has proven, although the line that it is on is
+    seen good. The runbook is then asked anew, with all its guards.
+    """
+    for book in work.site.runbooks.values():
+        if book.is_return or book.arrangement not in work.durable.arrangements or not book.steps:
+            continue
+        question = Question(work, book, None)
+        if other_run(question) is not None or not target_is_good(question):
+            continue
+        seen = {c: holds(c, work.points, work.now_s) for c in book.steps[-1].proof}
+        wrong = [str(condition) for condition, answer in seen.items() if answer is False]
+        if wrong:
+            reason = f"{book.enters} is good, and yet it does not hold that {wrong[0]}"
+            work.emit(ArrangementLost(book.arrangement, reason, work.facts([c.point for c in seen])))
+
+
+def target_is_good(q: Question) -> bool:
+    """Tell whether the line that is to carry the site answers on every rung that proves it."""
+    points = q.target_points()
+    return bool(points) and all((o := q.seen(point)) is not None and o.value == 0 for point in points)
+
+
 def decide_runbooks(work: Work) -> None:
     """Open the runs that may open; record each new reason why one does not."""
+    drop_lost_arrangements(work)
     for book in work.site.runbooks.values():
         if book.mode is Mode.OFF or any(run.runbook == book.name for run in work.durable.open_runs()):
             continue

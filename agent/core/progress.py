@@ -208,6 +208,11 @@ def send_again(work: Work, run: Run, book: Runbook) -> None:
 def not_proven(work: Work, run: Run, book: Runbook, step: Step) -> None:
     """The time for proof is over."""
     known = run.key is not None and (run.outcome or work.volatile.outcomes.get(run.key)) in DECIDED
+    if of_another_boot(work, run) and step.resendable and not contradicted(work, run, step.start):
+        # What it did, if it did, the reboot may have taken away: the route table is empty of ours. So it is done anew.
+        if why_not_command(question(work, run, book)) is None:
+            intend(work, run, Move.RESEND, undo=False, resend=False)
+            return
     if run.restarted and not known:
         harmless = step.resendable and not contradicted(work, run, step.start)
         if harmless and not run.resent and why_not_command(question(work, run, book)) is None:
@@ -224,6 +229,11 @@ def not_proven(work: Work, run: Run, book: Runbook, step: Step) -> None:
         verified(work, run, book, step)
     else:
         undo(work, run, Move.DENIED)
+
+
+def of_another_boot(work: Work, run: Run) -> bool:
+    """Tell whether *run* began before the machine was restarted."""
+    return run.opened_at.boot_id != work.now.boot_id
 
 
 def contradicted(work: Work, run: Run, conditions: tuple[Condition, ...]) -> bool:
@@ -338,7 +348,9 @@ def look_again(work: Work, run: Run, move: Move) -> None:
     interrupted = move is Move.RESTARTED and run.key is not None and run.outcome is None
     points: tuple[PointId, ...] = step.points()
     waits = run.state is RunState.WAITING
-    deadline_s = work.now_s + (wait_s(run) if waits else step.within_s)
+    # While the agent only looks, the time for proof does not run out.
+    from_s = max(work.now_s, work.volatile.guard_until_s) if move is Move.RESTARTED else work.now_s
+    deadline_s = from_s + (wait_s(run) if waits else step.within_s)
     ask = run.key if interrupted else None
     work.emit(RunLookedAgain(run.id, move, work.now_s, deadline_s, ask, () if waits else tuple(points)))
 
@@ -368,4 +380,8 @@ def consequences(work: Work, run: Run, book: Runbook, state: RunState, reason: s
         return [entered, *quiet]
     if state is RunState.UNDONE and not touched(run):
         return [Blocked(book.name, reason, max(UNTOUCHED_QUIET_S, book.limits.block_s))]
-    return [Locked(family(book), f"run {run.id} ended {state}: {reason}", run.incident)]
+    locked = Locked(family(book), f"run {run.id} ended {state}: {reason}", run.incident)
+    standing = work.durable.arrangements.get(book.arrangement)
+    if standing is not None and standing.run == run.id:  # entered, and then a crash came before the run could end
+        return [ArrangementLeft(book.arrangement, run.id), locked]
+    return [locked]

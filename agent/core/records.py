@@ -268,6 +268,15 @@ class ArrangementLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrangementLost:
+    """The plant no longer stands as this arrangement has it, and it was no run of ours that ended it."""
+
+    name: str
+    reason: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """One run counts against the budget of this runbook."""
 
@@ -318,6 +327,30 @@ class HoldReleased:
     owner: str
 
 
+@dataclass(frozen=True, slots=True)
+class SiteReloaded:
+    """
+    Another site file is in force. `no_longer_covered`, `newly_covered`: one line for each thing that is watched, named
+    as a cause or acted on differently than before. `needs_restart`: what of it waits for the agent's next start.
+    """
+
+    digest: str
+    owner: str
+    no_longer_covered: tuple[str, ...]
+    newly_covered: tuple[str, ...]
+    needs_restart: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRefused:
+    """A site file was not taken, and the one before it stays. `problems`: one line each. `code`: wrong_file or not_now."""
+
+    source: str
+    owner: str
+    code: str
+    problems: tuple[str, ...]
+
+
 Body = (
     AgentStarted
     | GapSeen
@@ -344,12 +377,15 @@ Body = (
     | RunEnded
     | ArrangementEntered
     | ArrangementLeft
+    | ArrangementLost
     | Spent
     | Locked
     | Unlocked
     | Blocked
     | HoldSet
     | HoldReleased
+    | SiteReloaded
+    | ConfigRefused
 )
 
 

@@ -7,8 +7,8 @@ Mappings are never changed in place: a new state shares what did not change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 from agent.core.alarm import Alarm
 from agent.core.incident import Incident, IncidentState
@@ -17,6 +17,8 @@ from agent.core.model import AlarmKey, At, Fact, Observation, Outcome, PointId, 
 from agent.core.run import OPEN_STATES, Run
 from agent.core.site import Site
 from agent.core.topology import Raw
+
+T = TypeVar("T")
 
 CREDIBLE_S: Final = 30 * 86_400.0  # UTC that claims a longer absence than this is not believed
 KEEP_ENDED: Final = 20  # ended incidents and runs that stay in state; older ones are in the journal
@@ -79,6 +81,19 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """What became of the last reload since the agent started; `problems` is why it was refused, empty when it was taken."""
+
+    at: At
+    owner: str
+    code: str
+    problems: tuple[str, ...] = ()
+    no_longer_covered: tuple[str, ...] = ()
+    newly_covered: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Durable:
     """All that survives a restart. Replaying the journal's records gives exactly this."""
 
@@ -97,6 +112,7 @@ class Durable:
     blocks: Mapping[str, Block] = field(default_factory=dict)
     spent: Mapping[str, Mapping[str, At]] = field(default_factory=dict)
     hold: Hold | None = None
+    reload: Reload | None = None
 
     def open_incidents(self) -> list[Incident]:
         """Return the open incidents, oldest first."""
@@ -123,6 +139,21 @@ class Durable:
         gone_s = now.utc_s - since.utc_s
         credible = now.utc_s >= self.last_utc_s and 0.0 <= gone_s <= CREDIBLE_S
         return gone_s if credible else 0.0
+
+
+def in_order(durable: Durable) -> Durable:
+    """
+    Return *durable*, read from text, with incidents, runs and spent runs oldest first again.
+
+    Text has its keys sorted as words, I10 before I2; which is the oldest, and which is forgotten first, goes by order.
+    """
+    spent = {runbook: by_number(times) for runbook, times in durable.spent.items()}
+    return replace(durable, incidents=by_number(durable.incidents), runs=by_number(durable.runs), spent=spent)
+
+
+def by_number(numbered: Mapping[str, T]) -> Mapping[str, T]:
+    """Return *numbered* in the order of the numbers behind the first letter of its keys."""
+    return dict(sorted(numbered.items(), key=lambda item: int(item[0][1:])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,9 +87,9 @@ def read_stream(asked: Asked, heard: Heard) -> list[Finding]:
     return [ok(asked.equipment, f"{len(heard.seen)} of {len(heard.specs)} points are told")]
 
 
-def never_enough(asked: Asked, heard: Heard) -> bool:
-    """Wait for every point."""
-    return False
+def is_all_told(asked: Asked, heard: Heard) -> bool:
+    """Tell whether every point was spoken of."""
+    return heard.specs.keys() <= heard.seen.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,13 @@ class Reading:
     """
     How the answers of one kind of probe are read.
 
-    `is_enough`: a stream has told all that is to be known, though not yet each of its points.
+    `is_enough`: a stream has told all that is to be known; until then it runs on, as long as it may.
     """
 
     lane: Callable[[Asked, Lane, Readings], Finding] = read_lane
     fault: Callable[[Asked, Lane, ProbeFault], Awaitable[Finding]] = read_fault
     stream: Callable[[Asked, Heard], list[Finding]] = read_stream
-    is_enough: Callable[[Asked, Heard], bool] = never_enough
+    is_enough: Callable[[Asked, Heard], bool] = is_all_told
 
 
 def about(asked: Asked, lane: Lane) -> str:

@@ -81,6 +81,12 @@ def own_addresses() -> Addresses:
     return found
 
 
+def free_bytes(place: Path) -> int:
+    """Return what a user may still write on the file system at *place*. Raises OSError."""
+    space = os.statvfs(place)
+    return space.f_bavail * space.f_frsize
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """What the doctor asks this machine itself; a test puts its own in its place."""
@@ -88,6 +94,7 @@ class Kernel:
     proc: Path = Path("/proc")
     addresses: Callable[[], Addresses] = own_addresses
     program: Callable[[str], str | None] = find_program
+    free_bytes: Callable[[Path], int] = free_bytes
 
     def setting(self, name: str) -> str | None:
         """Return the kernel's setting *name*, as in net/ipv4/ip_forward, None where there is none."""

@@ -26,7 +26,7 @@ ECHO_CURE: Final = (
     "give the service CAP_NET_RAW, or let its group make ping sockets: "
     "sysctl -w net.ipv4.ping_group_range='0 2147483647'"
 )
-OWNER_CURE: Final = "try the doctor as the agent's own user, or give that user the directory (chown), or mend {key}"
+OWNER_CURE: Final = "try the doctor as root; else give the agent's own user the directory (chown), or mend {key}"
 
 
 async def check_running(patient: Patient) -> list[Finding]:
@@ -66,8 +66,17 @@ async def check_state_dir(patient: Patient) -> list[Finding]:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         return [wrong("state directory", f"{place} cannot be written: {error.strerror or error}", cure)]
+    if strangers := of_another_owner(place) if place == path else ():
+        told = f"{', '.join(strangers)} there belong to another user than {path} itself"
+        return [wrong("state directory", told, f"chown -R --reference={path} {path}")]
     made = "" if place == path else f", where {path} will be made"
     return [ok("state directory", f"{place} can be written{made}")]
+
+
+def of_another_owner(directory: Path) -> list[str]:
+    """Return the files in *directory* that an agent under another user, often root, has left there."""
+    owner = directory.stat().st_uid
+    return sorted(path.name for path in directory.iterdir() if path.lstat().st_uid != owner)
 
 
 async def check_socket(patient: Patient) -> list[Finding]:
@@ -103,8 +112,7 @@ async def check_metrics(patient: Patient) -> list[Finding]:
 async def check_disk(patient: Patient) -> list[Finding]:
     """Return whether the journal has room."""
     place = nearest(patient.config.state_dir)
-    space = os.statvfs(place)
-    free = space.f_bavail * space.f_frsize
+    free = patient.kernel.free_bytes(place)
     told = f"{free // MEBIBYTE} MiB free at {place}"
     if free < FREE_BYTES_MIN:
         cure = f"make room: {FREE_BYTES_MIN // MEBIBYTE} MiB, for journal, points and reserve"

@@ -53,7 +53,7 @@ def rung_findings(asked: Asked, heard: Heard) -> Iterator[Finding]:
         about, target = f"{asked.equipment} {rung}", targets[rung]
         rtt_s, fault = heard.value(f"{rung}.rtt_s"), heard.fault(f"{rung}.rtt_s")
         if rtt_s is not None:
-            yield ok(about, f"{target} answers in {1000 * rtt_s:.3g} ms")
+            yield ok(about, f"{target} answers in {time_text(rtt_s)}")
         elif fault is not None:
             yield wrong(about, f"{target}: {fault_text(fault)}", CURES.get(fault, OTHERWISE))
         else:
@@ -61,6 +61,11 @@ def rung_findings(asked: Asked, heard: Heard) -> Iterator[Finding]:
             yield wrong(about, f"{target} does not answer", cure)
     if SERVICE in targets:
         yield service_finding(asked, heard)
+
+
+def time_text(rtt_s: float) -> str:
+    """Return a round-trip time as people read it; one echo says nothing of parts of a millisecond."""
+    return f"{1000 * rtt_s:.0f} ms" if rtt_s >= 0.001 else "less than 1 ms"
 
 
 def service_finding(asked: Asked, heard: Heard) -> Finding:

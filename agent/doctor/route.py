@@ -45,7 +45,7 @@ def check_permission(patient: Patient, books: Sequence[Runbook]) -> Finding:
     if not acting:
         cure = "before a runbook gets mode ask or auto, give the service CAP_NET_ADMIN"
         return note("route", "this user may not change routes; nothing here would yet", cure)
-    cure = "give the service CAP_NET_ADMIN; if it has it, try the doctor as that user or as root"
+    cure = "give the service CAP_NET_ADMIN; if it has it, try the doctor as root"
     return wrong("route", f"this user may not change routes, and {', '.join(acting)} would", cure)
 
 

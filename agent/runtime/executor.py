@@ -61,6 +61,10 @@ class Executor:
             task.add_done_callback(lambda _: self._under_way.pop(request.key))
         return await asyncio.shield(task)
 
+    def rebind(self, actions: Mapping[str, tuple[ActionKind, Action]]) -> None:
+        """Perform by *actions* from now on; a command that is under way ends as it began."""
+        self._actions = actions
+
     async def outcome(self, key: str) -> Answered:
         """Return what became of *key*; one that is under way is waited for."""
         if (task := self._under_way.get(key)) is not None:

@@ -18,6 +18,7 @@ class Inbox:
         self._max = batches_max
         self._events: deque[Event] = deque()
         self._batches = 0
+        self._told: dict[PointId, Observation] = {}  # of each point the last that went in unmerged
         self._first: dict[PointId, Observation] = {}
         self._newest: dict[PointId, Observation] = {}
         self.merged = 0
@@ -26,21 +27,22 @@ class Inbox:
         return len(self._events) + len(self._first)
 
     def observe(self, observations: Sequence[Observation]) -> None:
-        """Take observations; when too many wait, keep of each point the first that waits and the newest."""
+        """Take observations; when too many wait, keep of each point the first that is a change, and the newest."""
         if self._batches < self._max and not self._first:
             self._events.append(Observed(tuple(observations)))
             self._batches += 1
+            self._told.update((observation.point, observation) for observation in observations)
             return
         for observation in observations:
-            if observation.point in self._first:
-                self.merged += observation.point in self._newest
-                self._newest[observation.point] = observation
-            else:
-                self._first[observation.point] = observation
+            self._merge(observation)
 
     def put(self, event: Event) -> None:
         """Take any other event; it goes before merged observations, since it is never late for its own cause."""
         self._events.append(event)
+
+    def put_back(self, events: Sequence[Event]) -> None:
+        """Take *events* again, before all others and in their order."""
+        self._events.extendleft(reversed(events))
 
     def take(self) -> Event | None:
         """Return the next event, None when there is none."""
@@ -49,7 +51,23 @@ class Inbox:
             self._batches -= isinstance(event, Observed)
             return event
         if self._first:
-            merged, self._first = tuple(self._first.values()), self._newest
+            merged, self._first = self._first, self._newest
             self._newest = {}
-            return Observed(merged)
+            self._told.update(merged)
+            return Observed(tuple(merged.values()))
         return None
+
+    def _merge(self, observation: Observation) -> None:
+        point = observation.point
+        first = self._first.get(point)
+        told = self._told.get(point)
+        if first is None or (told is not None and not _differs(first, told) and _differs(observation, told)):
+            self.merged += (first is not None) + (self._newest.pop(point, None) is not None)
+            self._first[point] = observation
+        else:
+            self.merged += point in self._newest
+            self._newest[point] = observation
+
+
+def _differs(one: Observation, other: Observation) -> bool:
+    return (one.value, one.quality) != (other.value, other.quality)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from agent.clock import Clock
 from agent.core import invariants
@@ -30,6 +30,7 @@ from agent.core.model import (
     JournalHealth,
     Look,
     Observation,
+    Observed,
     Outcome,
     Perform,
     PointId,
@@ -37,7 +38,9 @@ from agent.core.model import (
     Started,
     Ticked,
 )
-from agent.core.records import Record
+from agent.core.records import ConfigRefused, Record, SiteReloaded
+from agent.core.reload import SiteChange, refused, reloaded, why_not_reload
+from agent.core.sight import see
 from agent.core.site import Site
 from agent.core.state import State
 from agent.errors import InvariantViolation
@@ -49,10 +52,12 @@ from agent.runtime.sentinel import Sentinel
 
 TICK_S: Final = 1.0  # the loop looks over everything at least so often
 EVENTS_PER_PASS: Final = 64  # then other tasks get their turn
+TIMER_SLACK_S: Final = 1e-6  # a timer may fire by a rounding error too early: then the loop must not turn on the spot
 
 log = logging.getLogger(__name__)
 
 Listen = Callable[[Record], None]
+Reread = Callable[[str], Awaitable[Any]]  # who asks -> what became of it
 
 
 class Looker(Protocol):
@@ -99,9 +104,12 @@ class Loop:
         self._waiting: deque[tuple[int, Effect]] = deque()
         self._asked: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._listeners: list[Listen] = []
+        self._put_off: list[Event] = []  # what could not be decided because it could not have been remembered
+        self._is_full = False
         self._commands: set[asyncio.Task[None]] = set()
         self._executor: Executor | None = None
         self._looker: Looker | None = None
+        self._reread: Reread | None = None
         journal.on_durable(self._durable)
         journal.on_trouble(lambda reason: self.send(JournalHealth(not reason, reason)))
 
@@ -110,6 +118,10 @@ class Loop:
         self._executor = executor
         self._looker = looker
         self._release()
+
+    def on_reread(self, reread: Reread) -> None:
+        """Let *reread* read the site file anew when somebody asks for it."""
+        self._reread = reread
 
     def on_record(self, listen: Listen) -> None:
         """Call *listen* with every record, once, when it has been decided."""
@@ -139,12 +151,55 @@ class Loop:
         """
         records = self._step(event, self.clock.now())
         self._wake.set()
+        if event in self._put_off:
+            raise TimeoutError(f"it cannot be remembered now: {self.state.volatile.journal_reason}")
+        await self._until_durable(timeout_s)
+        return records
+
+    async def _until_durable(self, timeout_s: float) -> None:
+        """Wait until all that has been decided so far is on disk. Raises TimeoutError."""
         if self._journal.durable_seq < self._journal.seq:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._asked.append((self._journal.seq, future))
             async with asyncio.timeout(timeout_s):
                 await future
-        return records
+
+    async def reread(self, owner: str, timeout_s: float = 5.0) -> Any:
+        """Have the site file read anew, as *owner* asks; return what became of it. Raises TimeoutError as `ask` does."""
+        if self._reread is None:
+            raise RuntimeError("nobody reads the site file of this loop")
+        answer = await self._reread(owner)
+        await self._until_durable(timeout_s)
+        return answer
+
+    def reload(self, site: Site, record: SiteReloaded, change: SiteChange) -> tuple[str, ...]:
+        """
+        Take *site* in place of the one before, in one step, after all that was seen under that one; return why not, and
+        nothing when it is done. Its records become durable as any others do.
+        """
+        now, old = self.clock.now(), self.site
+        while (event := self._inbox.take()) is not None:
+            self._step(event, now)
+        reasons = why_not_reload(self.state.durable, old, site, change.lines)
+        if reasons:
+            return reasons
+        stepped = reloaded(old, site, self.state, record, change.points, now)
+        try:
+            invariants.check(site, self.state, Ticked(), stepped, now)
+        except InvariantViolation as violation:
+            log.critical("reload.would_break rule=%s detail=%s", violation.rule, violation)
+            return (f"it would break an internal rule: {violation}",)
+        self.site = site  # those who listen to the records look things up in it
+        if not self._take(stepped, Ticked(), now):
+            self.site = old
+            return (f"it cannot be remembered now: {self.state.volatile.journal_reason}",)
+        self._wake.set()
+        return ()
+
+    def refuse_reload(self, record: ConfigRefused) -> None:
+        """Remember that a site file was not taken."""
+        now = self.clock.now()
+        self._take(refused(self.site, self.state, record, now), Ticked(), now)
 
     @property
     def journal_view(self) -> JournalView:
@@ -198,6 +253,7 @@ class Loop:
         deadline = next_deadline_s(self.state)
         if deadline is not None and deadline > now_s:
             wait_s = min(wait_s, deadline - now_s)
+        wait_s = max(wait_s, TIMER_SLACK_S)
         self._due_loop_s = loop.time() + wait_s
         self._wake.clear()
         timer = loop.call_later(wait_s, self._wake.set)
@@ -214,7 +270,7 @@ class Loop:
             invariants.check(self.site, before, event, stepped, now)
         except InvariantViolation as violation:
             return self._refuse(violation, now)
-        return self._take(stepped, before)
+        return self._take(stepped, event, now)
 
     def _refuse(self, violation: InvariantViolation, now: At) -> tuple[Record, ...]:
         """We were about to do wrong: nothing of that step is taken, and the agent goes on hold."""
@@ -223,17 +279,15 @@ class Loop:
         if self.state.durable.hold is not None:
             return ()
         hold = HoldAsked("changeover", f"internal rule {violation}", False, None)
-        return self._take(step(self.site, self.state, hold, now), self.state)
+        return self._take(step(self.site, self.state, hold, now), hold, now)
 
-    def _take(self, stepped: Stepped, before: State) -> tuple[Record, ...]:
+    def _take(self, stepped: Stepped, event: Event, now: At) -> tuple[Record, ...]:
         self.events += 1
         if stepped.records:
             try:
                 seq = self._journal.append([canonical(record) for record in stepped.records])
             except JournalFull as full:
-                # What cannot be remembered is not decided: the facts stay, and the next pass decides anew.
-                volatile = replace(before.volatile, journal_durable=False, journal_reason=str(full))
-                self.state = replace(before, volatile=volatile)
+                self._decide_later(event, now, str(full))
                 return ()
             self._waiting.extend((seq, effect) for effect in stepped.effects)
         self.state = stepped.state
@@ -243,6 +297,14 @@ class Loop:
             for listen in self._listeners:
                 listen(record)
         return stepped.records
+
+    def _decide_later(self, event: Event, now: At, reason: str) -> None:
+        """What cannot be remembered is not decided: what was seen stays seen, and anything else comes again later."""
+        seen = see(self.site, self.state, event, now).volatile if isinstance(event, Observed) else self.state.volatile
+        self.state = replace(self.state, volatile=replace(seen, journal_durable=False, journal_reason=reason))
+        self._is_full = True
+        if not isinstance(event, Observed | Ticked | JournalHealth):
+            self._put_off.append(event)
 
     def _checkpoint(self) -> None:
         try:
@@ -257,6 +319,11 @@ class Loop:
             future = self._asked.popleft()[1]
             if not future.done():
                 future.set_result(None)
+        if self._is_full and not self._journal.trouble:
+            self._is_full = False
+            self._inbox.put_back([JournalHealth(True), *self._put_off])
+            self._put_off.clear()
+            self._wake.set()
         self._release()
 
     def _release(self) -> None:

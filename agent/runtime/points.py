@@ -90,8 +90,9 @@ class PointStore:
         self.dropped = 0
         self.trouble = ""
         self._clock = clock
-        self._deadbands = {point: spec.deadband for point, spec in (specs or {}).items()}
+        self._deadbands: dict[PointId, float] = {}
         self._kept: dict[PointId, Observation] = {}
+        self.know(specs or {})
         self._buffer: deque[_Row] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -100,6 +101,11 @@ class PointStore:
         _begin(self.path)
         self._thread = threading.Thread(target=self._work, name="points", daemon=True)
         self._thread.start()
+
+    def know(self, specs: Mapping[PointId, PointSpec]) -> None:
+        """Keep points by the deadbands of *specs* from now on."""
+        self._deadbands = {point: spec.deadband for point, spec in specs.items()}
+        self._kept = {point: last for point, last in self._kept.items() if point in specs}
 
     def offer(self, observations: Sequence[Observation]) -> None:
         """Keep those of *observations* that say something new, or are due. Never waits for the disk."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeGuard
 
 from agent.clock import Clock
@@ -27,6 +27,7 @@ RESTART_FIRST_S: Final = 1.0  # back-off of a stream that crashed ...
 RESTART_MAX_S: Final = 30.0
 RESTART_PROVEN_S: Final = 60.0  # ... and how long it must have run for the back-off to start anew
 CLOSE_S: Final = 1.0
+RELIEVE_S: Final = 1.0  # what the workers of a probe that is replaced get to end
 TIMER_SLACK_S: Final = 1e-6  # a timer may fire by a rounding error too early; nobody waits for so little
 REASON_CHARS_MAX: Final = 120
 
@@ -63,31 +64,91 @@ class _Worker(Protocol):
         """Work until cancelled."""
         ...
 
+    def retire(self) -> None:
+        """Publish nothing any more, whatever still comes."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Crew:
+    """One probe with its workers and, while the poller runs, their tasks."""
+
+    probe: Probe
+    workers: list[_Worker]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
 
 class Poller:
     """All probes of the site. *publish* gets the observations of one lane and moment at a time; it must not block."""
 
     def __init__(self, probes: Sequence[Probe], clock: Clock, publish: Publish) -> None:
         self._clock = clock
-        self._polled: list[PolledProbe] = []
-        self._workers: list[_Worker] = []
+        self._publish = publish
         self._tally = Tally()
-        for probe in probes:
-            self._tally.know(probe.equipment)
-            if _is_polled(probe):
-                self._polled.append(probe)
-                self._workers += [_LaneWorker(probe, lane, clock, publish, self._tally) for lane in probe.lanes]
-            elif _is_stream(probe):
-                self._workers.append(_StreamWorker(probe, clock, publish, self._tally))
+        self._crews = [self._crew(probe) for probe in probes]
+        self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Run every probe until cancelled, then close them."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for worker in self._workers:
-                    tasks.create_task(worker.run())
+            async with asyncio.TaskGroup() as self._group:
+                for crew in self._crews:
+                    self._start(crew)
+                await asyncio.Event().wait()  # without a probe too: one may come
         finally:
-            await self._close()
+            self._group = None
+            await _close([crew.probe for crew in self._crews])
+
+    def replace(self, probes: Sequence[Probe]) -> None:
+        """
+        Run *probes* from now on. Those that run already go on undisturbed, and nothing more is published of those that
+        are not among them; one of the same equipment begins when the one before has ended.
+        """
+        staying = {id(probe) for probe in probes}
+        leaving = [crew for crew in self._crews if id(crew.probe) not in staying]
+        running = {id(crew.probe): crew for crew in self._crews}
+        self._crews = [running.get(id(probe)) or self._crew(probe) for probe in probes]
+        for worker in [worker for crew in leaving for worker in crew.workers]:
+            worker.retire()
+        self._forget(leaving)
+        if self._group is not None:
+            coming = [crew for crew in self._crews if id(crew.probe) not in running]
+            self._group.create_task(self._relieve(leaving, coming))
+
+    async def _relieve(self, leaving: Sequence[_Crew], coming: Sequence[_Crew]) -> None:
+        """End the tasks of *leaving*, start those of *coming*, then close what has left."""
+        tasks = [task for crew in leaving for task in crew.tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=RELIEVE_S)
+        self._forget(leaving)  # a poll may have been counted in the moment before its end
+        for crew in coming:
+            if crew in self._crews:  # it may have been relieved itself meanwhile
+                self._start(crew)
+        await _close([crew.probe for crew in leaving])
+
+    def _forget(self, left: Sequence[_Crew]) -> None:
+        """Count equipment of *left* no more, unless another probe looks at it now."""
+        for name in {crew.probe.equipment for crew in left} - {crew.probe.equipment for crew in self._crews}:
+            self._tally.forget(name)
+
+    def _start(self, crew: _Crew) -> None:
+        if self._group is not None:
+            crew.tasks = [self._group.create_task(worker.run()) for worker in crew.workers]
+
+    def _crew(self, probe: Probe) -> _Crew:
+        self._tally.know(probe.equipment)
+        if _is_polled(probe):
+            lanes = [_LaneWorker(probe, lane, self._clock, self._publish, self._tally) for lane in probe.lanes]
+            return _Crew(probe, list(lanes))
+        if _is_stream(probe):
+            return _Crew(probe, [_StreamWorker(probe, self._clock, self._publish, self._tally)])
+        return _Crew(probe, [])
+
+    @property
+    def _workers(self) -> list[_Worker]:
+        return [worker for crew in self._crews for worker in crew.workers]
 
     def look(self, points: Sequence[PointId], not_before: float, until: float) -> None:
         """
@@ -114,18 +175,6 @@ class Poller:
         """Return what was done since start."""
         return self._tally.stats()
 
-    async def _close(self) -> None:
-        """Close every polled probe, each within its time."""
-        closing = [asyncio.ensure_future(probe.close()) for probe in self._polled]
-        if not closing:
-            return
-        done, late = await asyncio.wait(closing, timeout=CLOSE_S)
-        for task in late:
-            task.cancel()
-        for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.warning("probe.not_closed error=%s", _plain(repr(error)))
-
 
 class _LaneWorker:
     """Asks one lane on an absolute schedule. A slot that passes while a poll is in flight is left out, not made up."""
@@ -141,6 +190,10 @@ class _LaneWorker:
         self._tally = tally
         self._silence = _Silence(f"{probe.equipment}.{lane.name}")
         self._left: asyncio.Task[Readings] | None = None
+
+    def retire(self) -> None:
+        """Publish nothing any more."""
+        self._publish = _unheard
 
     async def run(self) -> None:
         """Ask at each slot, and in between while somebody looks."""
@@ -236,6 +289,11 @@ class _StreamWorker:
         self._publish = publish
         self._tally = tally
         self._silence = _Silence(probe.equipment)
+        self._is_retired = False
+
+    def retire(self) -> None:
+        """Publish nothing any more; a stream that swallows its cancellation goes on, unheard."""
+        self._is_retired = True
 
     async def run(self) -> None:
         """Run the stream, again and again."""
@@ -257,6 +315,8 @@ class _StreamWorker:
             back_off_s = min(2 * back_off_s, RESTART_MAX_S)
 
     def _news(self, observations: Sequence[Observation]) -> None:
+        if self._is_retired:
+            return
         self._tally.poll(self._probe.equipment)
         if any(observation.fault is not None for observation in observations):
             self._tally.fault(self._probe.equipment)
@@ -306,6 +366,10 @@ class _Silence:
         if self._since is not None:
             log.info("target.back target=%s silent_s=%.1f", self.target, now - self._since)
             self._since = None
+
+
+def _unheard(observations: Sequence[Observation]) -> None:
+    """Take *observations* of a probe that has been replaced, and let them go."""
 
 
 def _is_polled(probe: Probe) -> TypeGuard[PolledProbe]:
@@ -359,6 +423,19 @@ async def _wait(nudged: asyncio.Event, until: float) -> None:
             await nudged.wait()
     except TimeoutError:
         pass
+
+
+async def _close(probes: Sequence[Probe]) -> None:
+    """Close every polled probe among *probes*, each within its time."""
+    closing = [asyncio.ensure_future(probe.close()) for probe in probes if _is_polled(probe)]
+    if not closing:
+        return
+    done, late = await asyncio.wait(closing, timeout=CLOSE_S)
+    for task in late:
+        task.cancel()
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("probe.not_closed error=%s", _plain(repr(error)))
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]], tally: Tally) -> None:

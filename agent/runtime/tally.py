@@ -46,6 +46,11 @@ class Tally:
         for counter in (self._polls, self._faults, self._restarts):
             counter[equipment] += 0
 
+    def forget(self, equipment: str) -> None:
+        """Leave out *equipment*, which is not watched any more."""
+        for counter in (self._polls, self._faults, self._restarts):
+            del counter[equipment]
+
     def slot(self, late_s: float) -> None:
         """Count a scheduled poll that left *late_s* behind its time."""
         self._lateness.append(late_s)

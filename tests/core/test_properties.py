@@ -155,12 +155,13 @@ OPS: st.SearchStrategy[Op] = st.one_of(
     st.builds(lambda ok: lambda world: world.send(JournalHealth(ok, "" if ok else "disk full")), st.booleans()),
     st.builds(say, st.integers(0, 2), st.sampled_from(tuple(Outcome))),
 )
-BOOKS = st.sampled_from(
+Books = tuple[Runbook, Runbook]
+BOOKS: st.SearchStrategy[Books] = st.sampled_from(
     (swap(), swap(budget=None), swap(Mode.ASK), in_two_steps(), in_two_steps(no_return=True, on_return=OnReturn.UNDO))
 )
 
 
-def world_of(books: tuple[Runbook, Runbook]) -> World:
+def world_of(books: Books) -> World:
     lines = (line("wan1", "primary", rungs=RUNGS), line("wan2", "standby", rungs=RUNGS))
     world = World(Driver(bank(books=books, lines=lines, period_s=PERIOD_S, boot_guard_s=30.0)))
     world.start()
@@ -174,10 +175,8 @@ def check_replay(world: World) -> None:
 
 
 @given(BOOKS, st.lists(OPS, min_size=10, max_size=40))
-@settings(max_examples=150)
-def test_no_order_of_events_breaks_an_invariant_and_replay_gives_the_same_state(
-    books: tuple[Runbook, Runbook], ops: list[Op]
-) -> None:
+@settings(max_examples=400)
+def test_no_order_of_events_breaks_an_invariant_and_replay_gives_the_same_state(books: Books, ops: list[Op]) -> None:
     """The driver checks every invariant after every event; nothing else may be raised either."""
     world = world_of(books)
 
@@ -188,10 +187,8 @@ def test_no_order_of_events_breaks_an_invariant_and_replay_gives_the_same_state(
 
 
 @given(BOOKS, st.lists(OPS, min_size=8, max_size=30))
-@settings(max_examples=50)
-def test_when_all_is_good_for_twenty_minutes_no_incident_and_no_run_is_open(
-    books: tuple[Runbook, Runbook], ops: list[Op]
-) -> None:
+@settings(max_examples=60)
+def test_when_all_is_good_for_twenty_minutes_no_incident_and_no_run_is_open(books: Books, ops: list[Op]) -> None:
     world = world_of(books)
     for op in ops:
         op(world)

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core.model import ClockStepped, EvidenceExpired, HoldAsked, Mode, Outcome, Perform, Quality, ReleaseAsked
-from agent.core.model import ResetAsked, RunChosen, Choice, Started, TimeGap, AskOutcome, CommandEnded, ApproveAsked
-from agent.core.records import ArrangementEntered, ArrangementLeft, IncidentChanged, IncidentOpened, RunEnded, Refused
-from agent.core.records import RunOpened, StepIntended, StepVerified
+from agent.core.model import (
+    ApproveAsked,
+    AskOutcome,
+    Choice,
+    ClockStepped,
+    CommandEnded,
+    EvidenceExpired,
+    HoldAsked,
+    Mode,
+    Outcome,
+    Perform,
+    Quality,
+    ReleaseAsked,
+    ResetAsked,
+    RunChosen,
+    Started,
+    TimeGap,
+)
+from agent.core.records import (
+    ArrangementLeft,
+    IncidentOpened,
+    Refused,
+    RunEnded,
+    RunOpened,
+    StepIntended,
+)
 from agent.core.run import RunState
 from tests.fakes.sites import RUNGS, Driver, bank, line, swap
 

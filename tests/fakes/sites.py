@@ -162,6 +162,7 @@ class Driver:
     utc_offset_s: float = 1_700_000_000.0
     records: list[Record] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    lost_since: dict[str, float] = field(default_factory=dict)  # rung -> send time of its first lost probe
 
     def at(self) -> At:
         return At(self.boot, self.now_s, self.now_s + self.utc_offset_s)
@@ -204,6 +205,10 @@ class Driver:
         assert facts is not None
         for rung in facts.rungs:
             lost = 4 if rung in dead else 0
+            if lost:
+                self.lost_since.setdefault(f"{name}.{rung}", self.now_s - 0.2)
+            else:
+                self.lost_since.pop(f"{name}.{rung}", None)
             ratio = (0.2 if rung in dead else 0.0) if loss is None else loss
             self.see(
                 {
@@ -211,7 +216,7 @@ class Driver:
                     f"{name}.{rung}.loss_ratio": ratio,
                     f"{name}.{rung}.silent_s": 0.2 if lost else 0.0,
                 },
-                since=self.now_s - 0.2 if lost else None,
+                since=self.lost_since.get(f"{name}.{rung}"),
             )
         if carrier is not None:
             self.see({f"{name}.carrier": carrier})

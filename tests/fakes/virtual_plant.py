@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.clock import Clock
@@ -28,6 +28,7 @@ BURST: Final = 3
 ANSWERS_S: Final = 0.005
 SILENT_S: Final = 1.0  # so long an echo by the path is waited for
 FAST_FOR_S: Final = 1.0  # so long after somebody looked, the path is asked each GAP_S
+SLACK_S: Final = 1e-6  # a timer may fire by a rounding error too early
 KEPT_S: Final = 60.0  # history that any window may look at
 
 
@@ -133,10 +134,7 @@ class PlantLine:
         config = plant.lines[name]
         self.equipment = name
         self.channel = line.channel(name, config)
-        period_s = max(every_s, 1.0)
-        self.specs: Mapping[str, PointSpec] = {
-            point: replace(spec, period_s=max(spec.period_s, period_s)) for point, spec in line.specs(config).items()
-        }
+        self.specs: Mapping[str, PointSpec] = line.specs(config)
         self._rungs = tuple(rung for rung in ("cpe", "edge", "hq", "second_site") if rung in config.targets)
         self._window_s = PROFILES[config.profile].window_s
         self._plant = plant
@@ -156,7 +154,7 @@ class PlantLine:
         tell_at = self._now()
         try:
             while True:
-                if self._now() >= tell_at:
+                if self._now() >= tell_at - SLACK_S:
                     publish(self.observe())
                     tell_at = self._now() + self._every_s
                 try:
@@ -182,7 +180,7 @@ class PlantLine:
             await asyncio.sleep(max(0.0, self._slot(self._now()) - self._now()) + SETTLES_S)
             for start in tuple(self._bursts):
                 start()
-        if self._now() >= self._burst_at:
+        if self._now() >= self._burst_at - SLACK_S:
             first = self._now()
             self._burst_at = math.inf
             await asyncio.sleep((BURST - 1) * 0.02 + SETTLES_S + 1e-6)
@@ -259,7 +257,7 @@ class PlantPath:
         while True:
             self._woken.clear()
             now = self._clock.now().boot_s
-            if now >= ask_at:
+            if now >= ask_at - SLACK_S:
                 reached, way = self._plant.reaches_hq(), self._plant.way()
                 loop.call_later(ANSWERS_S if reached else SILENT_S, self._tell, publish, now, way if reached else None)
                 ask_at = now + (GAP_S if now < self._fast_until else self._period_s)

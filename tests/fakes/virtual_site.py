@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,18 @@ from typing import Any, Final, TypeVar
 
 from agent import config as site_file
 from agent.config import Config
-from agent.core.apply import apply
 from agent.core.model import At, Outcome, Request, Started
 from agent.core.records import Body, Record
 from agent.core.state import Durable, State
 from agent.errors import ActionFailed, JournalBroken
 from agent.ports import ActionContext, Route
-from agent.runtime.codec import canonical, from_plain
+from agent.runtime.codec import canonical
 from agent.runtime.executor import Executor
 from agent.runtime.journal import InlineJournal, JournalLimits
 from agent.runtime.ledger import MemoryLedger
 from agent.runtime.loop import Loop
 from agent.runtime.poller import Poller
+from agent.runtime.recall import recall
 from drills.simsite.routes import MemoryRouteTable
 from drills.vdisk import Crash, SimDisk
 from drills.vtime import VirtualClock, run_virtual
@@ -240,7 +239,7 @@ class VirtualSite:
         A crash of the simulated process ends the context as if it had been left: the `task` of the agent has the Crash.
         """
         opened, safe = self._opened()
-        durable = remembered(opened.checkpoint, opened.bodies)
+        durable = recall(opened.checkpoint, opened.bodies)
         journal = InlineJournal(opened.store, opened.head, filled=opened.filled, limits=self.limits)
         loop = Loop(self.config.site, State(durable=durable), journal, self.clock, cut=opened.cut)
         records: list[Record] = []
@@ -298,14 +297,6 @@ class VirtualSite:
             return loop.accepted
         running = asyncio.get_running_loop()
         return lambda key: running.call_later(self.timing.accepted_after_s, loop.accepted, key) and None
-
-
-def remembered(checkpoint: str | None, bodies: tuple[str, ...]) -> Durable:
-    """Return the durable state that a journal holds, by replay."""
-    durable: Durable = from_plain(Durable, json.loads(checkpoint)) if checkpoint else Durable()
-    for body in bodies:
-        durable = apply(durable, from_plain(Record, json.loads(body)))
-    return durable
 
 
 def same(one: Durable, other: Durable) -> bool:

@@ -27,6 +27,7 @@ from agent.core.model import (
     RunChosen,
     Started,
     Ticked,
+    Tier,
     Value,
 )
 from agent.core.state import State
@@ -65,9 +66,17 @@ class World:
         self.last_step = len(self.driver.records)
         stepped = self.driver.send(event)
         self.pending += [e for e in stepped.effects if isinstance(e, Perform | AskOutcome)]
+        self.check_incidents()
         locks = [self.driver.site.runbooks[run.runbook].lock for run in self.driver.state.durable.open_runs()]
         assert len(locks) == len(set(locks)), "two open runs share a lock"
         return stepped
+
+    def check_incidents(self) -> None:
+        """Every alarm that stands belongs to exactly one open incident."""
+        durable = self.driver.state.durable
+        owned = [alarm for incident in durable.open_incidents() for alarm in incident.alarms]
+        standing = [key for key, alarm in durable.alarms.items() if alarm.tier() is not Tier.OK]
+        assert sorted(owned) == sorted(standing), f"standing {sorted(standing)}, owned {sorted(owned)}"
 
     def start(self, *, intact: bool = True) -> None:
         self.send(Started("1", "x", intact, "" if intact else "a record is altered"))

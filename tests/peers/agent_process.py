@@ -44,6 +44,7 @@ def site_text(
         f" gateway: {line.gateway}, targets: {{cpe: {line.gateway}, edge: {line.edge}, hq: {HQ}}}}}"
         for line, role in ((LINES["isp1"], "primary"), (LINES["isp2"], "standby"))
     ]
+    state, control = directory / "state", directory / "control.sock"
     return "\n".join(
         (
             "site: {id: lab, agent: {boot_guard: 0s}}",
@@ -52,7 +53,7 @@ def site_text(
             "runbooks:",
             f"  standby: {{use: standby_line, mode: {mode}, bind: {{primary: wan1, standby: wan2}},",
             f"    limits: {{budget: {budget}, block: 0s}}, failback: {{good_for: {good_for}, per_day: 100}}}}",
-            f"server: {{socket: {directory / 'control.sock'}, metrics: '127.0.0.1:9478', state_dir: {directory / 'state'}}}",
+            f"server: {{socket: {control}, metrics: '127.0.0.1:9478', state_dir: {state}}}",
             "",
         )
     )
@@ -67,6 +68,7 @@ class AgentProcess:
         self._site = directory / "site.yaml"
         self._site.write_text(site_text(directory) if site is None else site, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
 
     def __enter__(self) -> AgentProcess:
         self.start()
@@ -77,6 +79,7 @@ class AgentProcess:
 
     def start(self) -> None:
         """Start it, and wait until every line is judged."""
+        self._started_at = boot_s()
         with (self._directory / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
                 (*self._lab.inside("branch"), sys.executable, "-m", "agent", "run", "-c", str(self._site)),
@@ -99,6 +102,12 @@ class AgentProcess:
         assert self._process is not None
         self._process.send_signal(number)
         return self._process.wait(timeout=PATIENCE_S)
+
+    @property
+    def pid(self) -> int:
+        """Return its process id; `ip netns exec` has become the agent itself."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def log(self) -> str:
@@ -141,6 +150,10 @@ class AgentProcess:
         shown = {key: status.get(key) for key in ("hold", "acting", "arrangements", "alarms", "incidents", "runs")}
         text = json.dumps(shown, indent=1, ensure_ascii=False)
         raise AssertionError(f"never seen: {what}\n{text}\n{self.log[-LOG_CHARS:]}")
+
+    def wait_age(self, age_s: float) -> None:
+        """Wait until it has run for *age_s* seconds."""
+        self.wait(f"{age_s} s of age", lambda _: boot_s() - self._started_at >= age_s)
 
     def _ask(self, verb: str, **words: Any) -> Plain:
         return dict(request(self._directory / "control.sock", verb, **words))

@@ -7,6 +7,7 @@ prints one line per echo: when it was sent, when it was answered ("-" for never)
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -44,7 +45,7 @@ class Echo:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """From the first lost echo to the first one after it that was answered: how long, and how many were lost."""
+    """From the first lost echo to the first one that was answered after the last: how long, and how many were lost."""
 
     length_s: float
     lost: int
@@ -94,14 +95,14 @@ class Traffic:
         return sum(echo.answered_at is None for echo in self.settled(since, until))
 
     def outage(self, since: float, until: float) -> Outage:
-        """Return the outage that began after *since*; fail when nothing was lost, or nothing came back until *until*."""
+        """Return the outage of the echoes sent between these instants; fail when none came back after the first loss."""
         echoes = self.settled(since, until)
-        first = next((i for i, echo in enumerate(echoes) if echo.answered_at is None), None)
-        assert first is not None, "nothing was lost"
-        back = next((i for i in range(first, len(echoes)) if echoes[i].answered_at is not None), None)
-        assert back is not None, "nothing came back"
-        lost = sum(echo.answered_at is None for echo in echoes)
-        return Outage(echoes[back].sent_at - echoes[first].sent_at, lost)
+        lost = [echo for echo in echoes if echo.answered_at is None]
+        if not lost:
+            return Outage(0.0, 0)
+        back = [echo for echo in echoes if echo.answered_at is not None and echo.sent_at > lost[-1].sent_at]
+        assert back, "nothing came back"
+        return Outage(back[0].sent_at - lost[0].sent_at, len(lost))
 
     def _wait(self, look: Callable[[], T | None], what: str, patience_s: float) -> T:
         deadline = boot_s() + patience_s
@@ -139,10 +140,8 @@ def ask(address: str) -> None:
         if now >= due:
             number += 1
             asked[number] = now
-            try:
+            with contextlib.suppress(OSError):  # no way at all: nothing will answer, and that is what is to be seen
                 endpoint.sendto(NUMBER.pack(number), (address, PORT))
-            except OSError:
-                pass  # no way at all: nothing will answer, and that is what is to be seen
             due = max(due + GAP_S, now)
         for old in [n for n, at in asked.items() if now - at > LATE_S]:
             tell(asked.pop(old), None, "-")

@@ -157,6 +157,11 @@ class Lab:
         """Let headquarters answer nothing, on whatever line; its service neither."""
         self._add_rules("hq", [("input", f"ip daddr {{ {HQ}, {HQ_SERVICE} }} drop")])
 
+    def end(self, isp: Isp) -> None:
+        """End what silences *isp* or makes it lossy, and nothing else."""
+        self.run(isp, "nft", "flush", "ruleset")
+        self._rules.pop(isp, None)
+
     def clear(self) -> None:
         """End every fault, and put back each route that went with it. Routes that somebody has added stay."""
         for space in list(self._rules):

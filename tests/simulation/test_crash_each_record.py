@@ -24,13 +24,13 @@ from agent.config import Config
 from agent.core.records import IncidentOpened, Record, RunEnded, RunOpened, StepIntended
 from agent.core.run import RunState
 from agent.runtime.codec import from_plain
+from agent.runtime.recall import recall
 from drills.vdisk import Crash, SimFaults
 from tests.fakes.virtual_site import (
     START_S,
     RunningAgent,
     Timing,
     VirtualSite,
-    remembered,
     same,
     site_config,
     virtually,
@@ -49,8 +49,12 @@ THERE: Final = "add default via 192.0.2.129 dev eth2 metric 90 (ours)"
 BACK: Final = "remove default via 192.0.2.129 dev eth2 metric 90 (ours)"
 
 
-# Which records, by what: the end of the process with a record's group durable, or in the middle of that group.
+# How the process ends: with a record's whole group durable, or in the middle of that group, just before the record.
 ENDS: Final = {"after": lambda seq: SimFaults(crash_at=seq), "before": lambda seq: SimFaults(torn_at=seq)}
+
+
+CASES: Final = [*((name, "before") for name in TIMINGS), ("as it comes", "after")]
+REBOOTS: Final = ("as it comes", "the route moves after the agent's death")
 
 
 def timing(name: str) -> Timing:
@@ -120,7 +124,7 @@ def assert_looked_first(life: RunningAgent, interrupted: frozenset[str]) -> None
 def assert_replays(site: VirtualSite, life: RunningAgent) -> None:
     """Assert that the journal, replayed, gives the state that the agent had."""
     opened = site.disk.open()
-    assert same(remembered(opened.checkpoint, opened.bodies), life.durable)
+    assert same(recall(opened.checkpoint, opened.bodies), life.durable)
 
 
 def assert_ended_rightly(life: RunningAgent) -> None:
@@ -150,8 +154,7 @@ async def crashed(site: VirtualSite, seq: int, end: Callable[[int], SimFaults], 
     return frozenset(r.body.request.key for r in journalled(site) if isinstance(r.body, StepIntended))
 
 
-@pytest.mark.parametrize("name", TIMINGS)
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("name", "end"), CASES)
 def test_a_swap_that_is_cut_anywhere_ends_on_the_standby_line_with_one_change_of_route(name: str, end: str) -> None:
     async def main(seq: int) -> None:
         site = VirtualSite(sound_site(), timing=timing(name))
@@ -177,8 +180,7 @@ def test_a_swap_that_is_cut_anywhere_ends_on_the_standby_line_with_one_change_of
         tried(main, seq)
 
 
-@pytest.mark.parametrize("name", TIMINGS)
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("name", "end"), CASES)
 def test_a_return_that_is_cut_anywhere_ends_on_the_primary_line_with_one_change_of_route(name: str, end: str) -> None:
     async def main(seq: int) -> None:
         site = VirtualSite(sound_site(), timing=timing(name))
@@ -193,6 +195,60 @@ def test_a_return_that_is_cut_anywhere_ends_on_the_primary_line_with_one_change_
             assert_ended_rightly(life)
             assert life.durable.open_incidents() == []
             assert [one.id for one in opened_incidents(site)] == ["I1"]
+        assert_replays(site, life)
+
+    for seq in course(name)[1]:
+        tried(main, seq)
+
+
+@pytest.mark.parametrize("name", REBOOTS)
+def test_a_reboot_anywhere_in_a_swap_ends_on_the_standby_line(name: str) -> None:
+    """The kernel forgets our route over a reboot, so that what a record says of it proves nothing any more."""
+
+    async def main(seq: int) -> None:
+        site = VirtualSite(sound_site(), timing=timing(name))
+        interrupted = await crashed(site, seq, ENDS["before"], in_return=False)
+        await asyncio.sleep(AWAY_S)
+        site.reboot()
+        before = list(site.table.changes)
+        async with site.agent() as life:
+            started_s = site.clock.now().boot_s
+            await life.until(lambda _: site.plant.reaches_hq())
+            await asyncio.sleep(60.0)
+
+            assert_looked_first(life, interrupted)
+            assert list(site.table.changes) == [*before, THERE]
+            assert {run.state for run in life.durable.runs.values()} == {RunState.DONE}
+            assert life.durable.arrangements["standby"].line == "wan2"
+            assert life.durable.lockouts == {}
+            assert [one.id for one in opened_incidents(site)] == ["I1"]
+            commands = [r.at.boot_s for r in life.records if isinstance(r.body, StepIntended)]
+            assert min(commands) >= started_s + site.config.site.boot_guard_s
+            await come_home(site, life)
+        assert_replays(site, life)
+
+    for seq in course(name)[0]:
+        tried(main, seq)
+
+
+@pytest.mark.parametrize("name", REBOOTS)
+def test_a_reboot_anywhere_in_a_return_ends_on_the_primary_line(name: str) -> None:
+    async def main(seq: int) -> None:
+        site = VirtualSite(sound_site(), timing=timing(name))
+        interrupted = await crashed(site, seq, ENDS["before"], in_return=True)
+        await asyncio.sleep(AWAY_S)
+        site.reboot()
+        before = list(site.table.changes)
+        async with site.agent() as life:
+            await asyncio.sleep(HOME_S)
+
+            assert_looked_first(life, interrupted)
+            assert list(site.table.changes) == before
+            assert site.plant.way() == "wan1"
+            assert life.durable.arrangements == {}
+            assert life.durable.open_runs() == []
+            assert life.durable.open_incidents() == []
+            assert_ended_rightly(life)
         assert_replays(site, life)
 
     for seq in course(name)[1]:
