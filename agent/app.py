@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,16 +18,18 @@ from agent.control import ControlServer
 from agent.core.model import Started
 from agent.core.records import Record
 from agent.core.state import Durable, State
+from agent.credentials import CredentialError
 from agent.errors import ConfigError, JournalBroken, StateDirectoryInUse
 from agent.metrics import Exporter
 from agent.ports import Action, ActionContext, ActionKind, Probe, ProbeContext, RouteTable
+from agent.reload import Parts, Reloader
 from agent.runtime.codec import PlainError
 from agent.runtime.executor import Executor
 from agent.runtime.journal import Journal, open_journal, set_aside
 from agent.runtime.journal_none import NoStore
 from agent.runtime.ledger import SqliteLedger
 from agent.runtime.loop import Loop
-from agent.runtime.notify_systemd import told_to_systemd
+from agent.runtime.notify_systemd import Notifier, told_to_systemd
 from agent.runtime.points import PointStore
 from agent.runtime.poller import Poller
 from agent.runtime.recall import recall
@@ -52,17 +54,23 @@ class Surroundings:
     clock: Clock
     routes: RouteTable
     opener: Any = None  # how an unbound echo leaves; None: as the kernel routes it
+    credentials: Path | None = None  # a directory of secrets; None: the one that systemd gives
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A running agent, for those who hold it: the command line, the demo, tests."""
 
-    config: Config
+    reloader: Reloader
     loop: Loop
     poller: Poller
     web: WebServer
     tasks: tuple[asyncio.Task[None], ...]
+
+    @property
+    def config(self) -> Config:
+        """Return what the site file said when it was taken last."""
+        return self.reloader.config
 
     async def wait(self) -> None:
         """Wait until a part of the agent ends, which it only does by an error."""
@@ -81,8 +89,11 @@ def this_machine() -> Surroundings:
     return Surroundings(SystemClock(), IpRouteTable())
 
 
-def run(config_path: Path, *, state_dir: Path | None = None) -> int:
-    """Run the agent for the site file at *config_path* until a signal; return the exit code of design.md 8."""
+def run(config_path: Path, *, state_dir: Path | None = None, credentials: Path | None = None) -> int:
+    """
+    Run the agent for the site file at *config_path* until a signal; return the exit code. *credentials*: a directory of
+    secrets, instead of the one that systemd gives.
+    """
     try:
         config = load(config_path, PROBES, ACTIONS)
     except ConfigError as error:
@@ -90,28 +101,52 @@ def run(config_path: Path, *, state_dir: Path | None = None) -> int:
             log.error("%s:%s", error.source, problem)
         return EXIT_CONFIG
     try:
-        asyncio.run(until_signal(config, state_dir or config.state_dir))
+        asyncio.run(until_signal(config, state_dir or config.state_dir, credentials))
+    except CredentialError as error:
+        log.error("%s", error)
+        return EXIT_CONFIG
     except StateDirectoryInUse as error:
         log.error("%s", error)
         return EXIT_IN_USE
     return EXIT_DONE
 
 
-async def until_signal(config: Config, state_dir: Path) -> None:
-    """Run the agent until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+async def until_signal(config: Config, state_dir: Path, credentials: Path | None = None) -> None:
+    """Run the agent until SIGTERM or SIGINT; SIGHUP lets it read its site file anew."""
+    stop, anew = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(config, state_dir, this_machine()) as agent, told_to_systemd(agent.loop, agent.in_brief):
+    loop.add_signal_handler(signal.SIGHUP, anew.set)
+    async with (
+        running(config, state_dir, replace(this_machine(), credentials=credentials)) as agent,
+        told_to_systemd(agent.loop, agent.in_brief) as notifier,
+    ):
         log.info("agent.ready site=%s state=%s", config.site.id, state_dir)
         ended = asyncio.create_task(agent.wait())
         stopped = asyncio.create_task(stop.wait())
-        done, pending = await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        rereading = asyncio.create_task(reread_when_told(anew, agent, notifier), name="reload")
+        done, pending = await asyncio.wait({ended, stopped, rereading}, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         for task in done:
             task.result()
+
+
+async def reread_when_told(anew: asyncio.Event, agent: Agent, notifier: Notifier) -> None:
+    """Read the site file anew whenever *anew* is set; told twice meanwhile, it is read once more."""
+    while True:
+        await anew.wait()
+        anew.clear()
+        reading = asyncio.create_task(agent.loop.reread("SIGHUP"))
+        notifier.reloading(until=reading.done)
+        try:
+            await reading
+        except TimeoutError:
+            log.warning("reload.not_durable reason=%s", agent.loop.journal_view.reason or "the disk is slow")
+        except Exception:
+            log.exception("reload.failed")  # a mistake in here is no reason to stop watching
+        notifier.beat()  # `systemctl reload` waits for it
 
 
 @contextlib.asynccontextmanager
@@ -134,9 +169,23 @@ async def running(config: Config, state_dir: Path, around: Surroundings) -> Asyn
             loop.observe(observations)
             points.offer(observations)
 
-        poller = Poller(built_probes(config, around), around.clock, publish)
+        builder = Builder(around)
+        probes = [builder.probe(name, config) for name in config.probe_configs]
+        poller = Poller(probes, around.clock, publish)
         loop.connect(executor, poller)
-        web = WebServer(Exporter(loop, poller), loop, config.server)
+        web = WebServer(Exporter(loop, poller), loop, config.server, around.credentials)
+        parts = Parts(
+            loop=loop,
+            read=lambda: load(config.source, PROBES, ACTIONS),
+            probe=builder.probe,
+            actions=lambda new: bound_actions(new, around),
+            run_probes=poller.replace,
+            run_actions=executor.rebind,
+            know_points=points.know,
+            access=web.read_anew,
+        )
+        reloader = Reloader(config, probes, parts)
+        loop.on_reread(reloader.reload)
         control = ControlServer(config.server.socket, loop)
         started = Started(__version__, config.digest, memory.broken is None, memory.broken or "")
         tasks = (
@@ -146,7 +195,7 @@ async def running(config: Config, state_dir: Path, around: Surroundings) -> Asyn
         stack.push_async_callback(end_tasks, tasks)
         await stack.enter_async_context(control)
         await stack.enter_async_context(web)
-        yield Agent(config, loop, poller, web, tasks)
+        yield Agent(reloader, loop, poller, web, tasks)
 
 
 async def end_tasks(tasks: tuple[asyncio.Task[None], ...]) -> None:
@@ -193,10 +242,22 @@ def recalled(state_dir: Path) -> Memory:
     return Memory(Journal(opened.store, opened.head, filled=opened.filled), durable, opened.cut, broken)
 
 
+class Builder:
+    """Builds probes. Line probes of one agent set off each other's bursts, also those that a reload brings."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._context = ProbeContext(around.clock, {}, around.opener)
+
+    def probe(self, name: str, config: Config) -> Probe:
+        """Return the probe of the equipment *name*."""
+        kind, own = config.probe_configs[name]
+        return PROBES[kind].make(name, own, replace(self._context, lines=config.lines))
+
+
 def built_probes(config: Config, around: Surroundings) -> list[Probe]:
     """Return the probes of the site, built."""
-    context = ProbeContext(around.clock, config.lines, around.opener)
-    return [PROBES[kind].make(name, own, context) for name, (kind, own) in config.probe_configs.items()]
+    builder = Builder(around)
+    return [builder.probe(name, config) for name in config.probe_configs]
 
 
 def bound_actions(config: Config, around: Surroundings) -> Mapping[str, tuple[ActionKind, Action]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from agent import __version__
+from agent.cli_alarms import ack, shelve, unshelve
 from agent.cli_common import (
     DONE,
     FAILED,
@@ -25,8 +26,13 @@ from agent.cli_common import (
     read_config,
     site_file_option,
 )
+from agent.cli_journal import export
+from agent.cli_password import password
 from agent.cli_people import approve, explain, hold, release, runbook, status
+from agent.cli_runbook import lift
 from agent.cli_setup import doctor, init
+from agent.cli_site_file import reload
+from agent.cli_watch import incidents, watch
 from agent.errors import ConfigError
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -47,14 +53,20 @@ def start_log(level: str) -> None:
 @main.command()
 @site_file_option
 @click.option("--state-dir", type=click.Path(path_type=Path), default=None, help="Instead of the site file's.")
+@click.option(
+    "--credentials",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="The directory of secrets, instead of systemd's.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
-def run(config_path: Path, state_dir: Path | None, log_level: str) -> None:
-    """Run the agent until SIGTERM or SIGINT."""
+def run(config_path: Path, state_dir: Path | None, credentials: Path | None, log_level: str) -> None:
+    """Run the agent until SIGTERM or SIGINT; SIGHUP lets it read its site file anew."""
     from agent import app
 
     start_log(log_level)
     try:
-        sys.exit(app.run(config_path, state_dir=state_dir))
+        sys.exit(app.run(config_path, state_dir=state_dir, credentials=credentials))
     except OSError as error:
         end(f"cannot run: {error}", FAILED)
 
@@ -133,5 +145,23 @@ def verify(config_path: Path, state_dir: Path | None, *, as_json: bool) -> None:
     sys.exit(DONE if found.is_sound else FAILED)
 
 
-for command in (status, explain, hold, release, approve, runbook, init, doctor):
+for command in (
+    status,
+    explain,
+    hold,
+    release,
+    approve,
+    runbook,
+    init,
+    doctor,
+    reload,
+    password,
+    watch,
+    incidents,
+    ack,
+    shelve,
+    unshelve,
+    lift,
+):
     main.add_command(command)
+journal.add_command(export)

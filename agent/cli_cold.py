@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +34,19 @@ class Cold:
     journal: JournalView
 
 
+@contextmanager
+def copied(state_dir: Path) -> Iterator[Path]:
+    """Give a directory with a copy of the journal in *state_dir*, as far as there is one. Raises OSError."""
+    with tempfile.TemporaryDirectory(prefix="changeover-") as folder:
+        copy = Path(folder)
+        for name in FILES:
+            try:
+                shutil.copyfile(state_dir / name, copy / name)
+            except FileNotFoundError:
+                continue
+        yield copy
+
+
 def remembered(state_dir: Path) -> Cold:
     """
     Return what the journal in *state_dir* remembers.
@@ -41,13 +56,7 @@ def remembered(state_dir: Path) -> Cold:
         JournalBroken: it cannot be trusted.
         OSError: it cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="changeover-") as folder:
-        copy = Path(folder)
-        for name in FILES:
-            try:
-                shutil.copyfile(state_dir / name, copy / name)
-            except FileNotFoundError:
-                continue
+    with copied(state_dir) as copy:
         tail = read_tail(copy, read_head(copy / HEAD))
     if tail is None:
         raise NothingRemembered(f"there is no journal in {state_dir}")

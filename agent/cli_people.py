@@ -48,9 +48,11 @@ def report(answer: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    from agent.render.now import hold_text, run_row
+    from agent.render.now import block_text, hold_text, run_row
 
     click.echo(hold_text(answer["hold"]) if answer["hold"] else "no hold")
+    for block in answer["blocks"]:
+        click.echo(block_text(block))
     for run in answer["runs"]:
         click.echo(run_row(run))
 
@@ -73,7 +75,7 @@ def cold_view(config_path: Path, verb: str, **words: Any) -> Any:
     """Return the view that the journal of an agent that is down gives."""
     from agent.cli_cold import NothingRemembered, remembered
     from agent.clock import SystemClock
-    from agent.views import UnknownName, explain, status
+    from agent.views import UnknownName, explain, plan, status
 
     config = load_config(config_path)
     try:
@@ -81,6 +83,8 @@ def cold_view(config_path: Path, verb: str, **words: Any) -> Any:
         now = SystemClock().now()
         if verb == "status":
             return status(config.site, cold.state, now, cold.journal, running=False)
+        if verb == "plan":
+            return plan(config.site, cold.state, now, words["runbook"])
         return explain(config.site, cold.state, now, words["id"])
     except JournalBroken as error:
         end(f"{error}; see: changeover journal verify -c {config_path}", FAILED)
@@ -167,7 +171,7 @@ def approve(run: str, config_path: Path, socket_path: Path | None, *, as_json: b
 
 @click.group()
 def runbook() -> None:
-    """Decide about a run that stands still, or about a locked runbook."""
+    """Look at the runbooks, start one, and decide about runs."""
 
 
 @runbook.command("go-on")

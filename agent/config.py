@@ -8,7 +8,6 @@ over the dataclasses' own fields: that gives an exact place and a "did you mean"
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,9 +20,10 @@ from agent.core.site import Site, make_site
 from agent.core.topology import candidates_of
 from agent.equipment import Declared, base, check_names, declared, lines
 from agent.errors import ConfigError
-from agent.fields import Node, Notes, choice, host_port, mapping, name, near_only, one_or_more, optional, seconds, text
+from agent.fields import Node, Notes, choice, mapping, name, near_only, one_or_more, optional, seconds, text
 from agent.ports import ActionKind, ProbeKind
 from agent.scripts import require
+from agent.server_section import ServerConfig, read_server
 from agent.yaml_source import read
 
 SECTIONS: Final = ("site", "equipment", "alarms", "runbooks", "server")
@@ -31,20 +31,9 @@ LATER: Final = ("services", "people", "notify", "drills")
 SITE_KEYS: Final = ("id", "name", "region", "timezone", "language", "agent")
 SITE_LATER: Final = ("service_hours", "calendar")
 AGENT_KEYS: Final = ("host", "fed_by", "through", "boot_guard")
-SERVER_KEYS: Final = ("socket", "metrics", "state_dir")
 RIGHTS: Final = {"kernel-routes": "CAP_NET_ADMIN"}  # channel of a verb -> what it needs
 LANGUAGES: Final = ("zh", "en")
 BOOT_GUARD_S: Final = 30.0
-ABSOLUTE_CURE: Final = "write the whole path, beginning with /"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """How the agent is spoken to. Port 0 is any free one."""
-
-    socket: Path = Path("/run/changeover/control.sock")
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = 9478
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +107,7 @@ def compiled(node: Node, path: Path, probes: Mapping[str, ProbeKind], actions: M
     require(node, "site", "equipment")
     found = declared(node.get("equipment"), probes)
     head = read_site(node.get("site"), found)
-    server, state_dir = read_server(node.get("server"))
+    server, state_dir = read_server(node.get("server"), refuse_later)
     entries = binding.entries(node.get("runbooks"), found, actions, path.parent)
     digest = hashlib.sha256(node.notes.document.text.encode()).hexdigest()
     return Config(
@@ -175,7 +164,7 @@ def refuse_later(node: Node, keys: tuple[str, ...]) -> None:
             child.wrong("not yet supported by this version", "leave it out", key=True)
 
 
-# ---------------------------------------------------------------- site, server
+# ---------------------------------------------------------------- site
 
 
 def read_site(node: Node | None, found: Mapping[str, Declared]) -> Head:
@@ -223,40 +212,6 @@ def read_agent(node: Node | None, found: Mapping[str, Declared]) -> tuple[AgentP
     check_names(node.get("through"), (base(through),) if through is not None else (), found)
     boot_guard_s = optional(node.get("boot_guard"), seconds, BOOT_GUARD_S)
     return AgentPlace(host, fed_by, through), boot_guard_s
-
-
-def read_server(node: Node | None) -> tuple[ServerConfig, Path]:
-    """Return how the agent is spoken to, and where it keeps what it must remember."""
-    usual, usual_dir = ServerConfig(), Path("/var/lib/changeover")
-    if node is None or node.value is None or not mapping(node, (*SERVER_KEYS, "web")):
-        return usual, usual_dir
-    refuse_later(node, ("web",))
-    host, port = optional(node.get("metrics"), loopback, (usual.metrics_host, usual.metrics_port))
-    return (
-        ServerConfig(optional(node.get("socket"), absolute, usual.socket), host, port),
-        optional(node.get("state_dir"), absolute, usual_dir),
-    )
-
-
-def loopback(node: Node) -> tuple[str, int] | None:
-    """Return address and port for the metrics, which leave this machine only under TLS and a password."""
-    found = host_port(node)
-    if found is not None and not ipaddress.ip_address(found[0]).is_loopback:
-        node.wrong(
-            f"metrics on {found[0]} would need TLS and a password, which this version does not have yet",
-            f'use "127.0.0.1:{found[1]}"',
-        )
-        return None
-    return found
-
-
-def absolute(node: Node) -> Path | None:
-    """Return a path that begins at the root."""
-    word = text(node)
-    if word is not None and not word.startswith("/"):
-        node.wrong(f"must be a whole path, got {word}", ABSOLUTE_CURE)
-        return None
-    return Path(word) if word is not None else None
 
 
 def rights_needed(found: Mapping[str, Declared], entries: tuple[binding.Entry, ...]) -> tuple[str, ...]:

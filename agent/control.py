@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from agent.control_client import LINE_BYTES_MAX
-from agent.control_verbs import VERBS, Desk, Refused, checked
+from agent.control_verbs import LOOKING, VERBS, Desk, Refused, checked
 from agent.errors import StateDirectoryInUse
 
 REQUEST_WITHIN_S: Final = 30.0  # from one line to the next
@@ -130,7 +130,7 @@ class ControlServer:
         """Return the answer to one request; whatever goes wrong with it, the next one is still answered."""
         try:
             verb, words = checked(parsed(line))
-            if verb not in ("status", "explain"):
+            if verb not in LOOKING:
                 log.info("control.asked verb=%s owner=%s words=%s", verb, owner, words)
             return {"result": await VERBS[verb].do(self._loop, owner, words)}
         except Refused as refused:

@@ -8,15 +8,45 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from agent.clock import Clock
-from agent.core.model import ApproveAsked, Choice, Event, HoldAsked, ReleaseAsked, ResetAsked, RunChosen
+from agent.core.model import (
+    AbortAsked,
+    AckAsked,
+    AlarmKey,
+    ApproveAsked,
+    Choice,
+    Event,
+    HoldAsked,
+    LiftAsked,
+    ReleaseAsked,
+    ResetAsked,
+    RunAsked,
+    RunChosen,
+    ShelveAsked,
+    UnshelveAsked,
+)
+from agent.core.people import (
+    SHELVE_S_MAX,
+    meant,
+    why_not_abort,
+    why_not_ack,
+    why_not_lift,
+    why_not_order,
+    why_not_shelve,
+)
 from agent.core.progress import stopped_by
 from agent.core.records import (
+    AlarmAcknowledged,
+    AlarmShelved,
+    AlarmUnshelved,
+    BlockLifted,
     HoldReleased,
     HoldSet,
     Record,
+    RunAborted,
     RunApproved,
     RunEnded,
     RunLookedAgain,
+    RunOpened,
     RunPaused,
     StepDenied,
     StepIntended,
@@ -27,7 +57,8 @@ from agent.core.site import Site
 from agent.core.state import State
 from agent.core.work import Work
 from agent.errors import ChangeoverError
-from agent.views import JournalView, UnknownName, explain, status
+from agent.views import JournalView, UnknownName, explain, plan, status
+from agent.views.parts import alarm_key, alarm_plain
 
 TEXT_CHARS_MAX: Final = 200
 HOLD_S_MAX: Final = 366 * 86_400.0
@@ -51,6 +82,10 @@ class Desk(Protocol):
 
     async def ask(self, event: Event) -> tuple[Record, ...]:
         """Take *event*; return its records when they are durable. Raises TimeoutError when they do not become so."""
+        ...
+
+    async def reread(self, owner: str) -> Any:
+        """Have the site file read anew; return what became of it, when that is durable. Raises TimeoutError."""
         ...
 
 
@@ -115,6 +150,12 @@ def a_length(value: Any) -> str | None:
     return None if is_number and 0 < value <= HOLD_S_MAX else f"must be a number of seconds up to {HOLD_S_MAX:.0f}"
 
 
+def a_shelf_length(value: Any) -> str | None:
+    """Check for how long an alarm is shelved."""
+    wrong = f"must be a number of seconds up to {SHELVE_S_MAX:.0f}"
+    return wrong if value is None or a_length(value) is not None or value > SHELVE_S_MAX else None
+
+
 def a_choice(value: Any) -> str | None:
     """Check what a person may choose for a run."""
     words = [str(choice) for choice in Choice]
@@ -137,13 +178,32 @@ async def do_explain(desk: Desk, owner: str, words: Words) -> Any:
         raise Refused("not_found", str(error)) from error
 
 
+async def do_plan(desk: Desk, owner: str, words: Words) -> Any:
+    """Return what a runbook would do now."""
+    try:
+        return plan(desk.site, desk.state, desk.clock.now(), words["runbook"])
+    except UnknownName as error:
+        raise Refused("not_found", str(error)) from error
+
+
+def now(desk: Desk) -> Work:
+    """Return what stands now, to ask the core by."""
+    return Work(desk.site, desk.state, desk.clock.now())
+
+
 # ---------------------------------------------------------------- deciding
 
 
 async def told(desk: Desk, event: Event, *expected: type[Any]) -> Any:
+    """Bring *event* to the core; return what stands afterwards. Raises Refused as `recorded`."""
+    await recorded(desk, event, *expected)
+    return afterwards(desk)
+
+
+async def recorded(desk: Desk, event: Event, *expected: type[Any]) -> tuple[Record, ...]:
     """
-    Bring *event* to the core; return what stands afterwards. Raises Refused when no record of an *expected* type came of
-    it: beside it, the same pass may have decided other things.
+    Bring *event* to the core; return the records that came of it. Raises Refused when none of them is of an *expected*
+    type: beside it, the same pass may have decided other things.
     """
     records = await desk.ask(event)
     if not any(isinstance(record.body, expected) for record in records):
@@ -151,9 +211,14 @@ async def told(desk: Desk, event: Event, *expected: type[Any]) -> Any:
         journal = desk.journal_view
         lost = None if journal.durable else f"it could not be remembered: {journal.reason}"
         raise Refused("refused", denied or lost or "it is not possible as things stand now")
+    return records
+
+
+def afterwards(desk: Desk, run: str = "") -> Any:
+    """Return what stands after a person's word: with the runs that are open or held, and *run* however it stands."""
     after = status(desk.site, desk.state, desk.clock.now(), desk.journal_view)
     wanted = {str(state) for state in (*OPEN_STATES, RunState.HELD)}
-    runs = [run for run in after["runs"] if run["state"] in wanted]
+    runs = [one for one in after["runs"] if one["state"] in wanted or one["id"] == run]
     return {key: after[key] for key in ("mode", "hold", "acting", "blocks")} | {"runs": runs}
 
 
@@ -185,7 +250,7 @@ async def do_choose(desk: Desk, owner: str, words: Words) -> Any:
             raise Refused("refused", f"{run.id} is {run.state}, not held: there is nothing to reset")
     elif not run.paused and run.state is not RunState.HELD:
         raise Refused("refused", f"{run.id} is {run.state} and does not stand still: there is nothing to choose")
-    stop = stopped_by(Work(desk.site, desk.state, desk.clock.now()))
+    stop = stopped_by(now(desk))
     if stop is not None:
         raise Refused("refused", f"stopped by {stop}: no run goes on before that ends (changeover release)")
     return await told(desk, RunChosen(owner, run.id, choice), *CHOSEN)
@@ -210,6 +275,98 @@ async def do_reset(desk: Desk, owner: str, words: Words) -> Any:
     return await told(desk, ResetAsked(owner, runbook), Unlocked)
 
 
+async def do_lift(desk: Desk, owner: str, words: Words) -> Any:
+    """End the quiet time of a runbook."""
+    runbook = words["runbook"]
+    if runbook not in desk.site.runbooks and runbook not in desk.state.durable.blocks:
+        raise Refused(
+            "not_found", f"there is no runbook {runbook}; known are {', '.join(desk.site.runbooks) or 'none'}"
+        )
+    refuse(why_not_lift(now(desk), runbook))
+    return await told(desk, LiftAsked(owner, runbook), BlockLifted)
+
+
+async def do_run(desk: Desk, owner: str, words: Words) -> Any:
+    """Start a run on a person's word."""
+    book = desk.site.runbooks.get(words["runbook"])
+    if book is None:
+        known = ", ".join(desk.site.runbooks) or "none at all"
+        raise Refused("not_found", f"there is no runbook {words['runbook']}; known are {known}")
+    refusal = why_not_order(now(desk), book)
+    refuse(refusal[1] if refusal is not None else None)
+    records = await recorded(desk, RunAsked(owner, book.name), RunOpened)
+    opened = (record.body for record in records if isinstance(record.body, RunOpened))
+    run = next((body.run for body in opened if body.asked_by is not None), None)
+    refuse(None if run is not None else "another run began at the same moment")
+    return afterwards(desk, run or "")
+
+
+async def do_abort(desk: Desk, owner: str, words: Words) -> Any:
+    """Let a run go no further, and take back what it has done."""
+    run = run_of(desk.state, words["run"])
+    refuse(why_not_abort(now(desk), run))
+    await recorded(desk, AbortAsked(owner, run.id), RunAborted)
+    return afterwards(desk, run.id)
+
+
+def refuse(reason: str | None) -> None:
+    """Raise Refused for *reason*, if there is one."""
+    if reason is not None:
+        raise Refused("refused", reason)
+
+
+# ---------------------------------------------------------------- alarms
+
+
+async def do_ack(desk: Desk, owner: str, words: Words) -> Any:
+    """Take note of an alarm, or of all that stand in an incident; return them."""
+    work, name = now(desk), words["id"]
+    if name not in work.durable.incidents:
+        key = key_of(work, name)
+        alarm = work.durable.alarms.get(key)
+        name = alarm.id if alarm is not None and alarm.id is not None else name
+    refuse(why_not_ack(work, name))
+    keys = [alarm.key for alarm in meant(work, name)]
+    await recorded(desk, AckAsked(owner, name), AlarmAcknowledged)
+    return alarms_now(desk, keys)
+
+
+async def do_shelve(desk: Desk, owner: str, words: Words) -> Any:
+    """Let nobody be told of an alarm for a time; return it."""
+    work = now(desk)
+    key, for_s = key_of(work, words["alarm"]), float(words["for_s"])
+    refuse(why_not_shelve(work, key, for_s))
+    await recorded(desk, ShelveAsked(owner, key, for_s, words["reason"]), AlarmShelved)
+    return alarms_now(desk, [key])
+
+
+async def do_unshelve(desk: Desk, owner: str, words: Words) -> Any:
+    """Let a shelved alarm be told of again; return it."""
+    key = key_of(now(desk), words["alarm"])
+    refuse(None if key in desk.state.durable.shelves else f"{key} is not shelved")
+    await recorded(desk, UnshelveAsked(owner, key), AlarmUnshelved)
+    return alarms_now(desk, [key])
+
+
+def key_of(work: Work, name: str) -> AlarmKey:
+    """Return the key of the alarm that *name* means (A7 or wan1.hq_dead). Raises Refused."""
+    key = alarm_key(work, name)
+    if key is None:
+        raise Refused("not_found", f"there is no alarm {name}")
+    return key
+
+
+def alarms_now(desk: Desk, keys: list[AlarmKey]) -> Any:
+    """Return the alarms of *keys* as they stand, those that have ended left out."""
+    work = now(desk)
+    return {"alarms": [alarm_plain(work, work.durable.alarms[key]) for key in keys if key in work.durable.alarms]}
+
+
+async def do_reload(desk: Desk, owner: str, words: Words) -> Any:
+    """Have the site file read anew, and return what became of it: a file that is not taken is an answer, no error."""
+    return await desk.reread(owner)
+
+
 def run_of(state: State, name: str) -> Run:
     """Return the run of this id. Raises Refused."""
     run = state.durable.runs.get(name)
@@ -221,9 +378,18 @@ def run_of(state: State, name: str) -> Run:
 VERBS: Final[Mapping[str, Verb]] = {
     "status": Verb(do_status, {}, {}),
     "explain": Verb(do_explain, {"id": a_name}, {}),
+    "plan": Verb(do_plan, {"runbook": a_name}, {}),
     "hold": Verb(do_hold, {}, {"reason": a_text, "for_s": a_length, "let_finish": a_flag}),
     "release": Verb(do_release, {}, {}),
     "choose": Verb(do_choose, {"run": a_name, "choice": a_choice}, {}),
     "approve": Verb(do_approve, {"run": a_name}, {}),
     "reset": Verb(do_reset, {"runbook": a_name}, {}),
+    "lift": Verb(do_lift, {"runbook": a_name}, {}),
+    "run": Verb(do_run, {"runbook": a_name}, {}),
+    "abort": Verb(do_abort, {"run": a_name}, {}),
+    "ack": Verb(do_ack, {"id": a_name}, {}),
+    "shelve": Verb(do_shelve, {"alarm": a_name, "for_s": a_shelf_length, "reason": a_name}, {}),
+    "unshelve": Verb(do_unshelve, {"alarm": a_name}, {}),
+    "reload": Verb(do_reload, {}, {}),
 }
+LOOKING: Final = frozenset({"status", "explain", "plan"})  # the verbs that change nothing

@@ -160,6 +160,11 @@ def alarms(scrape: Scrape) -> Iterator[Metric]:
     rows = [(split_point(key), SEVERITY[alarm_tier(work, key)]) for key in keys]
     text = "Tier of an alarm: 0 ok, 1 unknown, 2 yellow, 3 orange, 4 red."
     yield gauge("alarm_tier", text, ("equipment", "alarm"), rows)
+    for name, text, found in (
+        ("alarm_acknowledged", "Whether a person has taken note of an alarm.", work.durable.acknowledgements),
+        ("alarm_shelved", "Whether nobody wants to hear of an alarm for now.", work.durable.shelves),
+    ):
+        yield gauge(name, text, ("equipment", "alarm"), [(split_point(key), float(key in found)) for key in keys])
 
 
 def alarm_tier(work: Work, key: AlarmKey) -> Tier:

@@ -175,7 +175,7 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
     """Return what of the section `server` differs from what is in force: doors and directories are opened at the start."""
     pairs = {
         "server.socket": (old.server.socket, new.server.socket),
-        "server.metrics": (old.server.address, new.server.address),
+        "server.metrics": (metrics_address(old), metrics_address(new)),
         "server.metrics_tls": (old.server.tls, new.server.tls),
         "server.metrics_password_file": (old.server.password_file, new.server.password_file),
         "server.state_dir": (old.state_dir, new.state_dir),
@@ -185,6 +185,11 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
         for key, (before, after) in pairs.items()
         if before != after
     )
+
+
+def metrics_address(config: Config) -> tuple[str, int]:
+    """Return where `/metrics` is served."""
+    return config.server.metrics_host, config.server.metrics_port
 
 
 def stranded(durable: Durable, old: Site, new: Site) -> tuple[str, ...]:

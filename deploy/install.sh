@@ -170,7 +170,10 @@ build_release() {
 # The service's own user must be able to run it, whatever the rights on the way there.
 try_release() {
     if [ -z "$root" ] && command -v setpriv > /dev/null; then
-        setpriv --reuid=changeover --regid=changeover --clear-groups "$releases/$1/bin/changeover" --version > /dev/null
+        # By way of sh: setpriv itself still has root's rights when it opens what it becomes.
+        # shellcheck disable=SC2016
+        setpriv --reuid=changeover --regid=changeover --clear-groups sh -c 'exec "$0" --version' \
+            "$releases/$1/bin/changeover" > /dev/null
     else
         "$releases/$1/bin/changeover" --version > /dev/null
     fi || {

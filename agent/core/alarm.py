@@ -58,6 +58,7 @@ FLAP_ACTIVATIONS: Final = 4  # this many activations ...
 FLAP_WINDOW_S: Final = 600.0  # ... within this time is flapping, and then
 FLAP_OFF_DELAY_S: Final = 600.0  # clearing takes at least this long
 
+TIERS: Final = {str(tier): tier for tier in Tier}
 SEEN_AS: Final = {
     Verdict.BAD: Seen.BAD,
     Verdict.GOOD: Seen.GOOD,
@@ -91,10 +92,16 @@ class AlarmSpec:
     rungs: tuple[Rung, ...]
     text: str
     acts: bool = False
+    looks_at: frozenset[PointId] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Collect once what is asked for at every observation."""
+        looks_at = frozenset(c.point for rung in self.rungs for c in rung.enter + rung.leave)
+        object.__setattr__(self, "looks_at", looks_at)
 
     def points(self) -> frozenset[PointId]:
         """Return every point that the ladder looks at."""
-        return frozenset(c.point for rung in self.rungs for c in rung.enter + rung.leave)
+        return self.looks_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,7 @@ class Alarm:
 
     def tier(self) -> Tier:
         """Return the highest tier that is active or clearing, OK when none is."""
-        return worst([Tier(t) for t, r in self.rungs.items() if r.state in (S.ACTIVE, S.CLEARING)])
+        return worst([TIERS[t] for t, r in self.rungs.items() if r.state is S.ACTIVE or r.state is S.CLEARING])
 
     def state(self) -> AlarmState:
         """Return the furthest state of any rung: active, then clearing, then pending, then normal."""

@@ -8,14 +8,18 @@ from functools import singledispatch
 from agent.core.alarm import Alarm, AlarmState
 from agent.core.incident import TRANSITIONS as INCIDENT_TRANSITIONS
 from agent.core.incident import Incident, IncidentState, Turn
-from agent.core.model import At, Tier
+from agent.core.model import SEVERITY, At, Tier
 from agent.core.records import (
     AgentStarted,
+    AlarmAcknowledged,
     AlarmMoved,
+    AlarmShelved,
+    AlarmUnshelved,
     ArrangementEntered,
     ArrangementLeft,
     ArrangementLost,
     Blocked,
+    BlockLifted,
     ConfigRefused,
     DelaysRebased,
     HoldReleased,
@@ -27,6 +31,7 @@ from agent.core.records import (
     Locked,
     Record,
     Refused,
+    RunAborted,
     RunApproved,
     RunEnded,
     RunLookedAgain,
@@ -44,7 +49,19 @@ from agent.core.records import (
     Unlocked,
 )
 from agent.core.run import OPEN_STATES, Move, Run, RunState, move
-from agent.core.state import KEEP_ENDED, KEEP_SPENT, Arrangement, Block, Durable, Hold, Lockout, Refusal, Reload
+from agent.core.state import (
+    KEEP_ENDED,
+    KEEP_SPENT,
+    Acknowledgement,
+    Arrangement,
+    Block,
+    Durable,
+    Hold,
+    Lockout,
+    Refusal,
+    Reload,
+    Shelf,
+)
 
 
 def apply(durable: Durable, record: Record) -> Durable:
@@ -80,6 +97,7 @@ def _(body: AlarmMoved, durable: Durable, at: At) -> Durable:
     alarms = dict(durable.alarms)
     if all(rung.state is AlarmState.NORMAL for rung in body.rungs.values()):
         alarms.pop(body.key, None)
+        durable = unnoted(unshelved(durable, body.key), body.key)
     else:
         old = alarms.get(body.key)
         since = old.since if old is not None else at
@@ -92,7 +110,41 @@ def _(body: AlarmMoved, durable: Durable, at: At) -> Durable:
     number = durable.alarm_no
     if body.id is not None:
         number = max(number, int(body.id[1:]))
+    noted, shelf = durable.acknowledgements.get(body.key), durable.shelves.get(body.key)
+    if noted is not None and SEVERITY[body.tier] > SEVERITY[noted.tier]:
+        durable = unnoted(durable, body.key)
+    if shelf is not None and SEVERITY[body.tier] > SEVERITY[shelf.tier]:
+        durable = unshelved(durable, body.key)
     return replace(durable, alarms=alarms, activations=activations, alarm_no=number)
+
+
+@fold.register
+def _(body: AlarmAcknowledged, durable: Durable, at: At) -> Durable:
+    noted = Acknowledgement(body.id, body.owner, body.tier, at)
+    return replace(durable, acknowledgements={**durable.acknowledgements, body.key: noted})
+
+
+@fold.register
+def _(body: AlarmShelved, durable: Durable, at: At) -> Durable:
+    shelf = Shelf(body.owner, body.reason, body.tier, at, body.for_s)
+    return replace(durable, shelves={**durable.shelves, body.key: shelf})
+
+
+@fold.register
+def _(body: AlarmUnshelved, durable: Durable, at: At) -> Durable:
+    return unshelved(durable, body.key)
+
+
+def unnoted(durable: Durable, key: str) -> Durable:
+    """Return *durable* without an acknowledgement of alarm *key*."""
+    kept = {k: noted for k, noted in durable.acknowledgements.items() if k != key}
+    return replace(durable, acknowledgements=kept) if len(kept) < len(durable.acknowledgements) else durable
+
+
+def unshelved(durable: Durable, key: str) -> Durable:
+    """Return *durable* with alarm *key* on no shelf."""
+    kept = {k: shelf for k, shelf in durable.shelves.items() if k != key}
+    return replace(durable, shelves=kept) if len(kept) < len(durable.shelves) else durable
 
 
 @fold.register
@@ -149,7 +201,15 @@ def _(body: Refused, durable: Durable, at: At) -> Durable:
 
 @fold.register
 def _(body: RunOpened, durable: Durable, at: At) -> Durable:
-    run = Run(body.run, body.runbook, body.incident, at, deadline_s=body.deadline_s, approved=body.approved)
+    run = Run(
+        body.run,
+        body.runbook,
+        body.incident,
+        at,
+        deadline_s=body.deadline_s,
+        approved=body.approved,
+        asked_by=body.asked_by,
+    )
     refusals = {key: refusal for key, refusal in durable.refusals.items() if key != body.runbook}
     number = max(durable.run_no, int(body.run[1:]))
     return with_run(replace(durable, refusals=refusals, run_no=number), run)
@@ -206,7 +266,8 @@ def _(body: StepResulted, durable: Durable, at: At) -> Durable:
             outcome=body.outcome,
             returned_s=body.returned_s,
             deadline_s=body.deadline_s,
-            reason=old.reason if state is RunState.UNDOING else body.detail,  # why it is taken back stays the reason
+            # Why it is taken back stays the reason.
+            reason=old.reason if state is RunState.UNDOING or old.aborted_by is not None else body.detail,
         ),
     )
 
@@ -253,13 +314,23 @@ def _(body: RunLookedAgain, durable: Durable, at: At) -> Durable:
         deadline_s=body.deadline_s,
         restarted=body.move is Move.RESTARTED or old.restarted,
         paused=old.paused and body.move is not Move.GO_ON,
+        aborted_by=None if body.move is Move.GO_ON else old.aborted_by,
     )
     return with_run(durable, run)
 
 
 @fold.register
 def _(body: RunPaused, durable: Durable, at: At) -> Durable:
-    return with_run(durable, replace(durable.runs[body.run], paused=body.paused, deadline_s=body.deadline_s))
+    # Once it stands still, or goes on from there, a person's later word counts, and no longer an earlier one to abort it.
+    run = replace(durable.runs[body.run], paused=body.paused, deadline_s=body.deadline_s, aborted_by=None)
+    return with_run(durable, run)
+
+
+@fold.register
+def _(body: RunAborted, durable: Durable, at: At) -> Durable:
+    reason = f"aborted by {body.owner}"
+    run = replace(durable.runs[body.run], aborted_by=body.owner, reason=reason, paused=False)
+    return with_run(durable, run)
 
 
 @fold.register
@@ -286,7 +357,7 @@ def with_run(durable: Durable, run: Run) -> Durable:
 
 @fold.register
 def _(body: ArrangementEntered, durable: Durable, at: At) -> Durable:
-    entered = Arrangement(body.name, body.runbook, body.run, body.incident, body.line, at)
+    entered = Arrangement(body.name, body.runbook, body.run, body.incident, body.line, at, body.asked_by)
     old = durable.arrangements.get(body.name)
     if old is not None and old.run == body.run:
         return durable
@@ -330,6 +401,11 @@ def _(body: Unlocked, durable: Durable, at: At) -> Durable:
 def _(body: Blocked, durable: Durable, at: At) -> Durable:
     block = Block(body.runbook, body.reason, at, body.for_s)
     return replace(durable, blocks={**durable.blocks, body.runbook: block})
+
+
+@fold.register
+def _(body: BlockLifted, durable: Durable, at: At) -> Durable:
+    return replace(durable, blocks={k: v for k, v in durable.blocks.items() if k != body.runbook})
 
 
 @fold.register

@@ -19,31 +19,27 @@ from agent.core.incidents import decide_incidents
 from agent.core.judge import Verdict
 from agent.core.model import (
     AlarmKey,
-    ApproveAsked,
+    Asked,
     AskOutcome,
     At,
-    Choice,
     ClockStepped,
     CommandEnded,
     CommandSent,
     Effect,
     Event,
     EvidenceExpired,
-    HoldAsked,
     JournalHealth,
     Look,
     Outcome,
     Perform,
     PointId,
     Quality,
-    ReleaseAsked,
     Request,
-    ResetAsked,
-    RunChosen,
     Started,
     Tier,
     TimeGap,
 )
+from agent.core.people import expire_hold, expire_shelves, has_steps, take_person
 from agent.core.policy import decide_runbooks
 from agent.core.progress import (
     UNTOUCHED,
@@ -53,9 +49,6 @@ from agent.core.progress import (
     progress_runs,
     returned,
     stopped_by,
-    take_back,
-    undo,
-    wait_s,
 )
 from agent.core.records import (
     AgentStarted,
@@ -63,24 +56,19 @@ from agent.core.records import (
     ClockStepSeen,
     DelaysRebased,
     GapSeen,
-    HoldReleased,
     HoldSet,
     JournalTrouble,
     Locked,
     Record,
     Refused,
-    RunApproved,
     RunEnded,
     RunLookedAgain,
-    RunPaused,
-    StepDenied,
     StepIntended,
     StepResulted,
     StepSent,
     StepWithdrawn,
-    Unlocked,
 )
-from agent.core.run import SENDS_PER_STEP, TRANSITIONS, WAITING_S, Move, Run, RunState
+from agent.core.run import TRANSITIONS, WAITING_S, Move, Run, RunState
 from agent.core.sight import see
 from agent.core.site import Site
 from agent.core.state import State
@@ -115,6 +103,7 @@ def run_pass(work: Work, event: Event) -> None:
     """One pass: the event itself, then alarms, incidents, runs, and whether another runbook may start."""
     take_event(work, event)
     expire_hold(work)
+    expire_shelves(work)
     hold_runs_past_return(work)
     decide_alarms(work)
     decide_incidents(work)
@@ -154,6 +143,8 @@ def next_deadline_s(state: State) -> float | None:
     hold = durable.hold
     if hold is not None and hold.for_s is not None and hold.since.boot_id == durable.boot_id:
         waits.append(hold.since.boot_s + hold.for_s)
+    shelves = durable.shelves.values()
+    waits += [shelf.since.boot_s + shelf.for_s for shelf in shelves if shelf.since.boot_id == durable.boot_id]
     return min((at for at in waits if at is not None), default=None)
 
 
@@ -169,6 +160,8 @@ def why_not_leave(site: Site, state: State, request: Request, now: At) -> str | 
     run = state.durable.runs.get(request.run)
     if run is None or run.key != request.key or run.returned_s is not None:
         return "the run has moved on"
+    if run.aborted_by is not None and not request.undo:
+        return f"aborted by {run.aborted_by}"
     if now.boot_s > request.expires_at:
         return "the request has expired"
     points = state.points(site)
@@ -201,7 +194,7 @@ def take_event(work: Work, event: Event) -> None:
             work.emit(JournalTrouble(event.durable, event.reason))
         case CommandSent() | CommandEnded() | EvidenceExpired():
             take_command(work, event)
-        case HoldAsked() | ReleaseAsked() | RunChosen() | ApproveAsked() | ResetAsked():
+        case _ if isinstance(event, Asked):
             take_person(work, event)
         case _:
             pass
@@ -272,24 +265,6 @@ def take_command(work: Work, event: CommandSent | CommandEnded | EvidenceExpired
             pass
 
 
-def take_person(work: Work, event: HoldAsked | ReleaseAsked | RunChosen | ApproveAsked | ResetAsked) -> None:
-    """Do what a person asked for."""
-    match event:
-        case HoldAsked():
-            work.emit(HoldSet(event.owner, event.reason, event.let_finish, event.for_s))
-        case ReleaseAsked():
-            if work.durable.hold is not None:
-                work.emit(HoldReleased(event.owner))
-        case ApproveAsked():
-            run = work.durable.runs.get(event.run)
-            if run is not None and run.approved is False and run.state is RunState.WAITING:
-                work.emit(RunApproved(run.id, event.owner, work.now_s + WAITING_S))
-        case ResetAsked():
-            work.emit(Unlocked(event.runbook, event.owner))
-        case RunChosen():
-            choose(work, event)
-
-
 def hold_runs_past_return(work: Work) -> None:
     """
     While nothing may leave, a run that is past its point of no return is held, so that a person ends it safely by hand;
@@ -300,62 +275,6 @@ def hold_runs_past_return(work: Work) -> None:
     for run in work.durable.open_runs():
         if past_no_return(run, work.site.runbooks[run.runbook]) and (run.state, Move.STUCK) in TRANSITIONS:
             end(work, run, RunState.HELD, Move.STUCK, "put on hold past its point of no return")
-
-
-def choose(work: Work, event: RunChosen) -> None:
-    """A person decides what becomes of a run that stands still."""
-    run = work.durable.runs.get(event.run)
-    if run is None or stopped_by(work) is not None or not (run.paused or run.state is RunState.HELD):
-        return
-    if event.choice is Choice.RESET:
-        if run.state is RunState.HELD:
-            work.emit(Unlocked(run.runbook.removesuffix(".return"), event.owner))
-        return
-    reason = why_not_chosen(work, run, event.choice)
-    if reason is not None:
-        work.emit(StepDenied(run.id, run.step, reason, ()))
-    elif event.choice is Choice.GO_ON or run.state is RunState.UNDOING:
-        go_on(work, run)
-    elif run.state is RunState.WAITING:
-        take_back(work, run, f"taken back by {event.owner}")
-    else:
-        undo(work, run, Move.UNDO)
-
-
-def why_not_chosen(work: Work, run: Run, choice: Choice) -> str | None:
-    """Return why a run that stands still can neither go on nor be undone by us, None when it can."""
-    if not has_steps(work, run):
-        return "the site file no longer has its runbook as it was: end it by hand"
-    lock = work.site.runbooks[run.runbook].lock
-    for other in work.durable.open_runs():
-        if other.id != run.id and work.site.runbooks[other.runbook].lock == lock:
-            return f"run {other.id} of {other.runbook} is not finished"
-    if choice is Choice.UNDO and (run.sends or {}).get(f"{run.step}u", 0) >= SENDS_PER_STEP:
-        return "it was undone twice already: end it by hand"
-    return None
-
-
-def has_steps(work: Work, run: Run) -> bool:
-    """Tell whether the site file still has the step that *run* stands at."""
-    book = work.site.runbooks.get(run.runbook)
-    return book is not None and run.step < len(book.steps)
-
-
-def go_on(work: Work, run: Run) -> None:
-    """Look again, then go on from what is seen."""
-    if run.state is RunState.HELD:
-        look_again(work, run, Move.GO_ON)
-    else:
-        within_s = work.site.runbooks[run.runbook].steps[run.step].within_s
-        more_s = wait_s(run) if run.state is RunState.WAITING else within_s
-        work.emit(RunPaused(run.id, False, "", work.now_s + more_s))
-
-
-def expire_hold(work: Work) -> None:
-    """End a hold whose time is over."""
-    hold = work.durable.hold
-    if hold is not None and hold.for_s is not None and work.durable.elapsed_s(hold.since, work.now) >= hold.for_s:
-        work.emit(HoldReleased("its end"))
 
 
 # ---------------------------------------------------------------- alarms

@@ -13,6 +13,7 @@ from agent.core.topology import Named, name_causes, refutation
 from agent.core.work import Work
 
 EVIDENCE_POINTS = 12  # facts kept with an incident's cause
+SPLIT_S = 10.0  # alarms that were in one incident part when a cause of their own has stood for so long
 
 
 def decide_incidents(work: Work) -> None:
@@ -30,18 +31,36 @@ def decide_incidents(work: Work) -> None:
 
 def together(work: Work, groups: tuple[Named, ...]) -> list[Named]:
     """
-    Return *groups* with those that only a late cause explains joined to the group that they were in one incident with:
-    a parent that recovers first, alarm by alarm, does not scatter what came of it.
+    Return *groups* with those joined that are in one incident and do not leave it yet.
+
+    A parent that recovers first, alarm by alarm, does not scatter what came of it: what only a late cause explains stays.
+    A line that flaps does not open and merge incidents: what has become bad anew stays until it has been so for a while,
+    and so long the cause is not settled.
     """
     found: list[Named] = []
     for group in groups:
         mine = {a for i in work.durable.open_incidents() if group.alarms & set(i.alarms) for a in i.alarms}
-        host = next((n for n, other in enumerate(found) if other.alarms & mine), None) if group.late else None
-        if host is None:
-            found.append(group)
-        else:
+        host = next((n for n, other in enumerate(found) if other.alarms & mine), None)
+        if host is not None and group.late:
             found[host] = replace(found[host], alarms=found[host].alarms | group.alarms)
+        elif host is not None and is_new(work, group):
+            found[host] = unsettled(found[host], group)
+        else:
+            found.append(group)
     return found
+
+
+def is_new(work: Work, group: Named) -> bool:
+    """Tell whether *group* has been bad only for a moment by its evidence, or has not been seen bad at all."""
+    since = [e.since for a in group.alarms if (e := work.volatile.raw.get(a)) is not None and e.since is not None]
+    return work.now_s - min(since, default=work.now_s) < SPLIT_S
+
+
+def unsettled(one: Named, other: Named) -> Named:
+    """Return two groups as one whose cause is not settled between theirs."""
+    causes = tuple(dict.fromkeys(one.causes + other.causes))
+    against = tuple(dict.fromkeys(one.against + other.against))
+    return Named(causes, one.alarms | other.alarms, False, (), against, late=one.late)
 
 
 def place(work: Work, named: Named, taken: set[str]) -> None:
@@ -115,11 +134,11 @@ def cause_of(work: Work, named: Named) -> Cause:
 
 
 def tier_of(work: Work, alarms: tuple[AlarmKey, ...], incident: str) -> Tier:
-    """Return the tier of an incident: its heaviest alarm, and red when a runbook for it is locked."""
+    """Return the tier of an incident: its heaviest alarm on no shelf, and red when a runbook for it is locked."""
     if any(lockout.incident == incident for lockout in work.durable.lockouts.values()):
         return Tier.RED
     found = work.durable.alarms
-    return worst([found[a].tier() for a in alarms if a in found])
+    return worst([found[a].tier() for a in alarms if a in found and a not in work.durable.shelves])
 
 
 def is_clearing(work: Work, alarm: AlarmKey) -> bool:

@@ -91,7 +91,7 @@ def nothing_on_hold(site: Site, before: State, event: Event, stepped: Stepped, n
 
 
 def swap_helps(site: Site, before: State, event: Event, stepped: Stepped, now: At) -> str | None:
-    """I23: no swap on to a line that is bad itself, nor for a cause that is not that line's."""
+    """I23: no swap on to a line that is bad itself, nor by ourselves for a cause that is not that line's."""
     durable = stepped.state.durable
     for intent in intents(stepped):
         run = durable.runs[intent.run]
@@ -107,7 +107,7 @@ def swap_helps(site: Site, before: State, event: Event, stepped: Stepped, now: A
         ]
         if bad:
             return f"{run.id} would swap on to {book.enters} although {bad[0]} stands"
-        if not blames(durable.incident_now(run.incident), book.leaves):
+        if run.asked_by is None and not blames(durable.incident_now(run.incident), book.leaves):
             return f"{run.id} would swap although the cause is not {book.leaves}"
     return None
 

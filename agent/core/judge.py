@@ -34,6 +34,9 @@ class Op(StrEnum):
     LAST_WAS = "last_was"  # the last good value was this, however old
 
 
+COMPARING: Final = frozenset({Op.ABOVE, Op.BELOW, Op.AT_LEAST, Op.AT_MOST, Op.IS, Op.IS_NOT})
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One comparison of one point."""
@@ -96,6 +99,8 @@ def holds(condition: Condition, points: Points, now_s: float) -> bool | None:
         return points.last_good.get(condition.point) == condition.value
     observation = points.fresh(condition.point, now_s)
     quality = observation.quality if observation is not None else Quality.UNKNOWN
+    if observation is not None and quality is Quality.GOOD and condition.op in COMPARING:  # nearly always
+        return compare(condition.op, observation.value, condition.value)
     if condition.op is Op.UNSEEN:
         return quality is Quality.UNKNOWN
     if condition.op is Op.SEEN:
@@ -106,9 +111,7 @@ def holds(condition: Condition, points: Points, now_s: float) -> bool | None:
         return quality is Quality.SUSPECT
     if condition.op is Op.TRUSTED:
         return quality is Quality.GOOD
-    if quality is Quality.SUSPECT:
-        return None
-    return compare(condition.op, observation.value, condition.value)
+    return None
 
 
 def compare(op: Op, value: Value, limit: Value) -> bool | None:
@@ -117,7 +120,7 @@ def compare(op: Op, value: Value, limit: Value) -> bool | None:
         return value == limit
     if op is Op.IS_NOT:
         return value != limit
-    if isinstance(value, str | None) or isinstance(limit, str | None):
+    if value is None or limit is None or isinstance(value, str) or isinstance(limit, str):
         return None
     if op is Op.ABOVE:
         return value > limit

@@ -236,6 +236,70 @@ class ResetAsked:
     runbook: str
 
 
+@dataclass(frozen=True, slots=True)
+class AckAsked:
+    """A person has taken note of an alarm (`id` "A7"), or of every alarm that stands in an incident ("I3")."""
+
+    owner: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShelveAsked:
+    """A person wants to hear nothing of an alarm for `for_s` seconds. It is judged and acted on all the same."""
+
+    owner: str
+    alarm: AlarmKey
+    for_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnshelveAsked:
+    """A person wants to hear of a shelved alarm again."""
+
+    owner: str
+    alarm: AlarmKey
+
+
+@dataclass(frozen=True, slots=True)
+class LiftAsked:
+    """A person ends the quiet time of a runbook."""
+
+    owner: str
+    runbook: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunAsked:
+    """A person orders a run of this runbook, whatever the cause."""
+
+    owner: str
+    runbook: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortAsked:
+    """A person wants a run to go no further, and what it has done to be taken back."""
+
+    owner: str
+    run: str
+
+
+Asked = (
+    HoldAsked
+    | ReleaseAsked
+    | RunChosen
+    | ApproveAsked
+    | ResetAsked
+    | AckAsked
+    | ShelveAsked
+    | UnshelveAsked
+    | LiftAsked
+    | RunAsked
+    | AbortAsked
+)  # what people ask for
+
 Event = (
     Started
     | Observed
@@ -246,11 +310,7 @@ Event = (
     | CommandEnded
     | EvidenceExpired
     | JournalHealth
-    | HoldAsked
-    | ReleaseAsked
-    | RunChosen
-    | ApproveAsked
-    | ResetAsked
+    | Asked
 )
 
 

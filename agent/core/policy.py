@@ -31,12 +31,19 @@ DAY_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """May this runbook act now, for this incident?"""
+class SiteQuestion:
+    """May anything act on this site now?"""
 
     work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Question(SiteQuestion):
+    """May this runbook act now, for this incident? `ordered`: a person wants it, whatever the cause."""
+
     book: Runbook
     incident: Incident | None
+    ordered: bool = False
 
     def line(self, name: str) -> LineFacts:
         """Return the facts of line *name*."""
@@ -78,6 +85,7 @@ class Question:
 
 Reason = str | None
 Guard = tuple[str, Callable[[Question], Reason]]
+SiteGuard = tuple[str, Callable[[SiteQuestion], Reason]]  # one that looks at no runbook
 
 
 def proving_rungs(line: LineFacts) -> tuple[str, ...]:
@@ -88,43 +96,43 @@ def proving_rungs(line: LineFacts) -> tuple[str, ...]:
 # ---------------------------------------------------------------- may anything act at all?
 
 
-def held(q: Question) -> Reason:
+def held(q: SiteQuestion) -> Reason:
     """Return the hold, if there is one."""
     hold = q.work.durable.hold
     return f"on hold by {hold.owner}: {hold.reason}" if hold is not None else None
 
 
-def safe_mode(q: Question) -> Reason:
+def safe_mode(q: SiteQuestion) -> Reason:
     """Return why the agent is in safe mode, if it is."""
     reason = q.work.volatile.safe_reason
     return f"safe mode: {reason}" if reason is not None else None
 
 
-def journal_not_durable(q: Question) -> Reason:
+def journal_not_durable(q: SiteQuestion) -> Reason:
     """Return why nothing can be remembered, if so."""
     v = q.work.volatile
     return None if v.journal_durable else f"the journal is not durable: {v.journal_reason}"
 
 
-def boot_guard(q: Question) -> Reason:
+def boot_guard(q: SiteQuestion) -> Reason:
     """Return how long the agent still only looks after its start."""
     left_s = q.work.volatile.guard_until_s - q.work.now_s
     return f"started a moment ago: only looking for {left_s:.0f} s more" if left_s > 0 else None
 
 
-def stopped(q: Question) -> Reason:
+def stopped(q: SiteQuestion) -> Reason:
     """Return the hold that stops a run which has begun: one that lets it finish does not."""
     hold = q.work.durable.hold
     return held(q) if hold is not None and not hold.let_finish else None
 
 
-AGENT_GUARDS: tuple[Guard, ...] = (
+AGENT_GUARDS: tuple[SiteGuard, ...] = (
     ("safe_mode", safe_mode),
     ("journal_not_durable", journal_not_durable),
     ("boot_guard", boot_guard),
 )
-SITE_GUARDS: tuple[Guard, ...] = (("held", held), *AGENT_GUARDS)
-COMMAND_GUARDS: tuple[Guard, ...] = (("held", stopped), *AGENT_GUARDS)
+SITE_GUARDS: tuple[SiteGuard, ...] = (("held", held), *AGENT_GUARDS)
+COMMAND_GUARDS: tuple[SiteGuard, ...] = (("held", stopped), *AGENT_GUARDS)
 
 
 # ---------------------------------------------------------------- a swap
@@ -195,6 +203,14 @@ def target_not_better(q: Question) -> Reason:
     return None
 
 
+def target_lossy(q: Question) -> Reason:
+    """Return that the other line loses more than a good line does, if so."""
+    loss = q.loss(q.book.enters)
+    if loss is None:
+        return f"the loss on {q.book.enters} cannot be seen"
+    return f"{q.book.enters} loses {loss:.0%}" if loss >= q.line(q.book.enters).bad_loss_ratio else None
+
+
 def headquarters_suspected(q: Question) -> Reason:
     """
     Return that headquarters itself may be the cause: only it is bad over this line, and the other does not reach it
@@ -223,7 +239,10 @@ def trouble_since(q: Question) -> float | None:
 
 
 def return_by_hand(q: Question) -> Reason:
-    """Return that a person decides about the return, if so."""
+    """Return that a person decides about the return, if so: also from a line that a person chose, while it is good."""
+    arrangement = q.work.durable.arrangements.get(q.book.arrangement)
+    if arrangement is not None and arrangement.asked_by is not None and not q.standing(q.book.leaves):
+        return f"{arrangement.asked_by} brought the site to {q.book.leaves} and decides about the return"
     failback = q.book.failback
     return None if failback is not None and failback.automatic else "a person decides about the return"
 
@@ -315,13 +334,15 @@ RETURN_GUARDS: tuple[Guard, ...] = (
     ("home_not_good_long_enough", home_not_good_long_enough),
     ("target_not_proven", target_not_proven),
 )
+# A person who orders a run answers for its cause; that the way there is good is asked all the same.
+ORDER_GUARDS: tuple[Guard, ...] = (("target_not_proven", target_not_proven), ("target_lossy", target_lossy))
 START_GUARDS: tuple[Guard, ...] = (("locked", locked), ("blocked", blocked), ("other_run", other_run))
 
 
 def why_not_acting(work: Work) -> tuple[str, str] | None:
     """Return (code, reason) when nothing at all may act on this site, else None."""
     for code, guard in SITE_GUARDS:
-        reason = guard(Question(work, next(iter(work.site.runbooks.values())), None)) if work.site.runbooks else None
+        reason = guard(SiteQuestion(work))
         if reason is not None:
             return code, reason
     return None
@@ -329,7 +350,7 @@ def why_not_acting(work: Work) -> tuple[str, str] | None:
 
 def why_not_command(q: Question) -> tuple[str, str] | None:
     """Return (code, reason) when the next command of this runbook may not leave, else None."""
-    own = RETURN_GUARDS if q.book.is_return else SWAP_GUARDS
+    own = ORDER_GUARDS if q.ordered else RETURN_GUARDS if q.book.is_return else SWAP_GUARDS
     return first_reason(q, COMMAND_GUARDS + own)
 
 

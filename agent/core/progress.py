@@ -58,7 +58,7 @@ def nothing(work: Work, run: Run) -> None:
 
 def waiting(work: Work, run: Run) -> None:
     """Ask the guards; send the command, wait on, or give up."""
-    if pausing(work, run):
+    if aborting(work, run) or pausing(work, run):
         return
     book = work.site.runbooks[run.runbook]
     if run.approved is False:
@@ -89,6 +89,22 @@ def take_back(work: Work, run: Run, reason: str) -> None:
         end(work, run, RunState.UNDONE, Move.REFUSED, reason)
 
 
+def aborting(work: Work, run: Run) -> bool:
+    """
+    End or take back a run that a person aborted; past its point of no return it is held. Returns whether it was aborted.
+    """
+    if run.aborted_by is None:
+        return False
+    reason = f"aborted by {run.aborted_by}"
+    if past_no_return(run, work.site.runbooks[run.runbook]):
+        end(work, run, RunState.HELD, Move.STUCK, f"{reason} past its point of no return")
+    elif not touched(run) and (run.state is RunState.WAITING or never_left(work, run)):
+        end(work, run, RunState.UNDONE, Move.REFUSED, reason)
+    elif not pausing(work, run):
+        undo(work, run, Move.UNDO)
+    return True
+
+
 def pausing(work: Work, run: Run) -> bool:
     """
     Keep a run where it stands while a hold or safe mode lasts, and after it until a person chooses. Returns whether it
@@ -111,7 +127,7 @@ def stopped_by(work: Work) -> str | None:
 
 def receding(work: Work, run: Run, book: Runbook) -> bool:
     """Tell whether the cause is gone and the runbook wants to be taken back then."""
-    if book.is_return or book.on_return is not OnReturn.UNDO or past_no_return(run, book):
+    if run.asked_by is not None or book.is_return or book.on_return is not OnReturn.UNDO or past_no_return(run, book):
         return False
     incident = work.durable.incident_now(run.incident)
     return incident is None or incident.ended_at is not None
@@ -157,6 +173,8 @@ def returned(work: Work, run: Run, outcome: Outcome, detail: str) -> None:
 
 def verifying(work: Work, run: Run) -> None:
     """Look for the wanted state; when it does not show in time, undo, hold or go on, as the step says."""
+    if aborting(work, run):
+        return
     book = work.site.runbooks[run.runbook]
     step = book.steps[run.step]
     if proven(work, run, step.proof):
@@ -208,11 +226,9 @@ def send_again(work: Work, run: Run, book: Runbook) -> None:
 def not_proven(work: Work, run: Run, book: Runbook, step: Step) -> None:
     """The time for proof is over."""
     known = run.key is not None and (run.outcome or work.volatile.outcomes.get(run.key)) in DECIDED
-    if of_another_boot(work, run) and step.resendable and not contradicted(work, run, step.start):
-        # What it did, if it did, the reboot may have taken away: the route table is empty of ours. So it is done anew.
-        if why_not_command(question(work, run, book)) is None:
-            intend(work, run, Move.RESEND, undo=False, resend=False)
-            return
+    if undone_by_reboot(work, run, step) and why_not_command(question(work, run, book)) is None:
+        intend(work, run, Move.RESEND, undo=False, resend=False)
+        return
     if run.restarted and not known:
         harmless = step.resendable and not contradicted(work, run, step.start)
         if harmless and not run.resent and why_not_command(question(work, run, book)) is None:
@@ -231,9 +247,12 @@ def not_proven(work: Work, run: Run, book: Runbook, step: Step) -> None:
         undo(work, run, Move.DENIED)
 
 
-def of_another_boot(work: Work, run: Run) -> bool:
-    """Tell whether *run* began before the machine was restarted."""
-    return run.opened_at.boot_id != work.now.boot_id
+def undone_by_reboot(work: Work, run: Run, step: Step) -> bool:
+    """Tell whether what was done may be gone with the boot it was done in, as a route is, and may be done once more."""
+    if run.opened_at.boot_id == work.now.boot_id or not step.resendable:
+        return False
+    sends = (run.sends or {}).get(run.send_slot(), 0)
+    return sends < SENDS_PER_STEP and not contradicted(work, run, step.start)
 
 
 def contradicted(work: Work, run: Run, conditions: tuple[Condition, ...]) -> bool:
@@ -302,7 +321,7 @@ STATES = {
 
 def question(work: Work, run: Run, book: Runbook) -> Question:
     """Return the question whether the next command of *run* may leave."""
-    return Question(work, book, work.durable.incident_now(run.incident))
+    return Question(work, book, work.durable.incident_now(run.incident), run.asked_by is not None)
 
 
 def step_of(work: Work, run: Run) -> Step:
@@ -375,12 +394,14 @@ def consequences(work: Work, run: Run, book: Runbook, state: RunState, reason: s
     if state is RunState.DONE:
         if book.is_return:
             return [ArrangementLeft(book.arrangement, run.id)]
-        entered = ArrangementEntered(book.arrangement, book.name, run.id, run.incident, book.enters)
-        quiet = [Blocked(book.name, "it has just acted", book.limits.block_s)] if book.limits.block_s > 0 else []
-        return [entered, *quiet]
-    if state is RunState.UNDONE and not touched(run):
-        return [Blocked(book.name, reason, max(UNTOUCHED_QUIET_S, book.limits.block_s))]
+        entered = ArrangementEntered(book.arrangement, book.name, run.id, run.incident, book.enters, run.asked_by)
+        acted = [Blocked(book.name, "it has just acted", book.limits.block_s)] if book.limits.block_s > 0 else []
+        return [entered, *acted]
     locked = Locked(family(book), f"run {run.id} ended {state}: {reason}", run.incident)
+    if state is RunState.UNDONE and not touched(run):
+        quiet = Blocked(book.name, reason, max(UNTOUCHED_QUIET_S, book.limits.block_s))
+        # What a person ordered does not start anew by itself; what a person aborted must not.
+        return [] if run.asked_by is not None else [quiet if run.aborted_by is None else locked]
     standing = work.durable.arrangements.get(book.arrangement)
     if standing is not None and standing.run == run.id:  # entered, and then a crash came before the run could end
         return [ArrangementLeft(book.arrangement, run.id), locked]

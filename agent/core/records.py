@@ -123,7 +123,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class RunOpened:
-    """A run begins. `approved` False: a person is asked first. `deadline_s`: end of its waiting, boot seconds."""
+    """
+    A run begins. `approved` False: a person is asked first. `deadline_s`: end of its waiting, boot seconds. `asked_by`:
+    the person who ordered it, None when it began by itself.
+    """
 
     run: str
     runbook: str
@@ -132,6 +135,7 @@ class RunOpened:
     approved: bool | None
     deadline_s: float
     facts: tuple[Fact, ...]
+    asked_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,14 @@ class RunPaused:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAborted:
+    """A person wants this run to go no further; from now on it is taken back."""
+
+    run: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """A run ended. `end`: done, undone or held. `move`: by which move of its table."""
 
@@ -250,13 +262,14 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class ArrangementEntered:
-    """The site is in an abnormal arrangement that lasts."""
+    """The site is in an abnormal arrangement that lasts. `asked_by`: the person who ordered it, if one did."""
 
     name: str
     runbook: str
     run: str
     incident: str
     line: str
+    asked_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +321,43 @@ class Blocked:
     runbook: str
     reason: str
     for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLifted:
+    """A person ended the quiet time of a runbook."""
+
+    runbook: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmAcknowledged:
+    """A person took note of an alarm as it stood: `tier` and what is lighter. Ends with the alarm."""
+
+    key: AlarmKey
+    id: str
+    owner: str
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmShelved:
+    """A person wants to hear nothing of an alarm at `tier` or lighter for a time. Ends with the alarm, if not before."""
+
+    key: AlarmKey
+    owner: str
+    reason: str
+    for_s: float
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmUnshelved:
+    """A shelved alarm is told of again: by a person's word, or because its time is over."""
+
+    key: AlarmKey
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +424,7 @@ Body = (
     | StepUndone
     | RunLookedAgain
     | RunPaused
+    | RunAborted
     | RunEnded
     | ArrangementEntered
     | ArrangementLeft
@@ -382,6 +433,10 @@ Body = (
     | Locked
     | Unlocked
     | Blocked
+    | BlockLifted
+    | AlarmAcknowledged
+    | AlarmShelved
+    | AlarmUnshelved
     | HoldSet
     | HoldReleased
     | SiteReloaded

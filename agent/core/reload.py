@@ -17,7 +17,7 @@ from agent.core.model import AlarmKey, At, PointId, Ticked
 from agent.core.records import ConfigRefused, DelaysRebased, SiteReloaded
 from agent.core.run import Run
 from agent.core.runbook import Runbook
-from agent.core.sight import look_over
+from agent.core.sight import see
 from agent.core.site import Site
 from agent.core.state import Durable, State, Volatile
 from agent.core.work import Work
@@ -78,9 +78,8 @@ def reloaded(old: Site, new: Site, state: State, record: SiteReloaded, forget: C
     Ask `why_not_reload` first.
     """
     changed = {key for key, spec in old.alarms.items() if key in new.alarms and new.alarms[key] != spec}
-    volatile = forgetting(old, new, state.volatile, forget, changed)
-    volatile = look_over(new, volatile, new.alarms, now.boot_s)
-    work = Work(new, replace(state, volatile=volatile), now)
+    known = replace(state, volatile=forgetting(old, new, state.volatile, forget, changed))
+    work = Work(new, see(new, known, Ticked(), now), now)
     work.emit(record)
     drop_lost_alarms(work)
     rebase_changed(work, changed)

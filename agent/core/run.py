@@ -101,7 +101,8 @@ class Run:
 
     `key`: of the command that is out or was last sent. `returned_s`: when it came back; proof must have been asked for
     later. `deadline_s`: end of waiting, of acting or of looking. `paused`: a hold keeps it where it stands, and after
-    release a person chooses. `approved`: None when nobody is asked. `sends`: commands sent so far, by step.
+    release a person chooses. `approved`: None when nobody is asked. `sends`: commands sent so far, by step. `asked_by`:
+    the person who ordered it. `aborted_by`: the person who wants it to be taken back.
     """
 
     id: str
@@ -123,6 +124,8 @@ class Run:
     sends: Mapping[str, int] | None = None
     reason: str = ""
     ended_at: At | None = None
+    asked_by: str | None = None
+    aborted_by: str | None = None
 
     def send_slot(self) -> str:
         """Return the name under which this step's commands are counted."""

@@ -29,7 +29,9 @@ from agent.core.topology import Raw
 def see(site: Site, state: State, event: Event, now: At) -> State:
     """Return *state* with *event* folded into its volatile part."""
     guard_until_s = state.volatile.guard_until_s if state.volatile.guard_until_s > now.boot_s else 0.0
-    volatile = replace(state.volatile, touched=(), guard_until_s=guard_until_s)
+    volatile = state.volatile
+    if volatile.touched or guard_until_s != volatile.guard_until_s:
+        volatile = replace(volatile, touched=(), guard_until_s=guard_until_s)
     match event:
         case Observed():
             volatile = observe(site, volatile, event.observations, now.boot_s)
@@ -47,7 +49,9 @@ def see(site: Site, state: State, event: Event, now: At) -> State:
         case JournalHealth():
             volatile = replace(volatile, journal_durable=event.durable, journal_reason=event.reason)
         case CommandEnded():
-            volatile = replace(volatile, outcomes={**volatile.outcomes, event.key: event.outcome})
+            keys = {run.key for run in state.durable.open_runs()}  # of other runs nobody asks any more
+            known = {key: outcome for key, outcome in volatile.outcomes.items() if key in keys}
+            volatile = replace(volatile, outcomes={**known, event.key: event.outcome})
         case _:
             pass
     return replace(state, volatile=volatile)
@@ -66,21 +70,26 @@ def observe(site: Site, old: Volatile, observations: Iterable[Observation], now_
         if observation.quality is Quality.GOOD:
             last_good[observation.point] = observation.value
         touched.update(dict.fromkeys(site.alarms_of.get(observation.point, ())))
-    return look_over(site, replace(old, seen=seen, last_good=last_good), touched, now_s)
+    points = Points(seen, last_good, site.points, old.blind_before)
+    return with_sight(site, old, points, touched, now_s)
 
 
 def look_over(site: Site, old: Volatile, keys: Iterable[AlarmKey], now_s: float) -> Volatile:
     """Return *old* with the raw verdicts of *keys* made anew."""
-    points = Points(old.seen, old.last_good, site.points, old.blind_before)
+    return with_sight(site, old, Points(old.seen, old.last_good, site.points, old.blind_before), keys, now_s)
+
+
+def with_sight(site: Site, old: Volatile, points: Points, keys: Iterable[AlarmKey], now_s: float) -> Volatile:
+    """Return *old* with what is seen in *points*, and the raw verdicts of *keys* made anew by that."""
     raw = dict(old.raw)
     good: set[AlarmKey] = set()
     touched = tuple(keys)
     for key in touched:
         raw[key] = judged(site.alarms[key], raw.get(key), points, now_s)
-        if raw[key].is_good():
+        if raw[key].good_since is not None:
             good.add(key)
     seen_good = old.seen_good | good if not good <= old.seen_good else old.seen_good
-    return replace(old, raw=raw, touched=touched, seen_good=seen_good)
+    return replace(old, seen=points.seen, last_good=points.last_good, raw=raw, touched=touched, seen_good=seen_good)
 
 
 def judged(spec: AlarmSpec, before: Raw | None, points: Points, now_s: float) -> Raw:

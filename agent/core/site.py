@@ -53,7 +53,6 @@ class Candidate:
     `predicts`: points that this cause makes bad; one fresh good one among them refutes it. `carries`: alarms that may
     follow from it and neither support nor refute it. `depth`: nearness to the root (utility, agent): the smallest wins.
     `support`: on how many pieces of equipment it must be seen bad. `late`: asked only for what no other cause explains.
-    `acts`: whether runbooks may start on it.
     """
 
     id: str
@@ -65,10 +64,16 @@ class Candidate:
     text: str
     support: int = 1
     late: bool = False
+    explained: frozenset[AlarmKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Join once what is asked for at every event of an outage."""
+        explained = self.carries | frozenset(a for p in self.predicts for a in p.alarms)
+        object.__setattr__(self, "explained", explained)
 
     def explains(self) -> frozenset[AlarmKey]:
         """Return every alarm that this cause would make understandable."""
-        return self.carries | frozenset(a for p in self.predicts for a in p.alarms)
+        return self.explained
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from agent.core.alarm import Alarm
 from agent.core.incident import Incident, IncidentState
 from agent.core.judge import Points
-from agent.core.model import AlarmKey, At, Fact, Observation, Outcome, PointId, Value
+from agent.core.model import AlarmKey, At, Fact, Observation, Outcome, PointId, Tier, Value
 from agent.core.run import OPEN_STATES, Run
 from agent.core.site import Site
 from agent.core.topology import Raw
@@ -27,7 +27,10 @@ KEEP_SPENT: Final = 32  # runs that a budget remembers; more than any budget all
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """An abnormal arrangement that lasts: the site is on line `line` since `since`, by run `run`."""
+    """
+    An abnormal arrangement that lasts: the site is on line `line` since `since`, by run `run`. `asked_by`: the person who
+    ordered that run, and who then decides about the return too.
+    """
 
     name: str
     runbook: str
@@ -35,6 +38,7 @@ class Arrangement:
     incident: str
     line: str
     since: At
+    asked_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,40 @@ class Block:
     reason: str
     since: At
     for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """A person has taken note of alarm `id` as it stood at `tier`; when it becomes heavier, that is new."""
+
+    id: str
+    owner: str
+    tier: Tier
+    at: At
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """
+    Nobody wants to hear of an alarm for `for_s` seconds since `since`. It is judged and acted on all the same, and when it
+    becomes heavier than `tier` it is told of again.
+    """
+
+    owner: str
+    reason: str
+    tier: Tier
+    since: At
+    for_s: float
+
+    def left_s(self, now: At) -> float:
+        """
+        Return how long it still lasts, zero or less when it is over. Over a reboot UTC counts; where that is not
+        credible it is over, for a notice too many does less harm than one too few.
+        """
+        if self.since.boot_id == now.boot_id:
+            return self.for_s - (now.boot_s - self.since.boot_s)
+        gone_s = now.utc_s - self.since.utc_s
+        return self.for_s - gone_s if gone_s >= 0.0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +141,8 @@ class Durable:
     incident_no: int = 0
     run_no: int = 0
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
+    acknowledgements: Mapping[str, Acknowledgement] = field(default_factory=dict)  # by alarm, gone when that is over
+    shelves: Mapping[str, Shelf] = field(default_factory=dict)  # the same
     activations: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     incidents: Mapping[str, Incident] = field(default_factory=dict)
     runs: Mapping[str, Run] = field(default_factory=dict)
@@ -124,6 +164,10 @@ class Durable:
         while found is not None and found.merged_into is not None:
             found = self.incidents.get(found.merged_into)
         return found
+
+    def told_alarms(self) -> list[Alarm]:
+        """Return the alarms that people want to hear of: all but the shelved ones."""
+        return [alarm for key, alarm in self.alarms.items() if key not in self.shelves]
 
     def open_runs(self) -> list[Run]:
         """Return the runs that have not ended, oldest first."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from agent.render.lists import incidents_text, lasting, plan_text, runbooks_text, watch_text
 from agent.render.now import status_text
 from agent.render.why import explain_text
 
-__all__ = ["explain_text", "status_text"]
+__all__ = ["explain_text", "incidents_text", "lasting", "plan_text", "runbooks_text", "status_text", "watch_text"]

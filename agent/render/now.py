@@ -19,6 +19,7 @@ def status_text(status: Plain) -> str:
     acting = status["acting"]
     lines.append(say("acting") if acting["allowed"] else say("not_acting", why=acting["why_not"]))
     lines += journal_text(status["journal"], running=status["agent"]["running"])
+    lines += reload_text(status.get("reload"))
     lines = [line for place, line in enumerate(lines) if line or place == 1]
     lines += section(say("head_arrangements"), map(arrangement_text, status["arrangements"]))
     lines += section(say("head_blocks"), map(block_text, status["blocks"]))
@@ -69,6 +70,17 @@ def journal_text(journal: Plain, *, running: bool) -> list[str]:
     return lines
 
 
+def reload_text(last: Plain | None) -> list[str]:
+    """Return what is to be told of the last reload: that it was refused, or what waits for the next start."""
+    if last is None:
+        return []
+    if not last["ok"]:
+        more = len(last["problems"]) - 1
+        also = say("reload_more", count=more) if more > 0 else ""
+        return [say("reload_refused", at=last["at"], problem=last["problems"][0], more=also)]
+    return [say("reload_restart", what=what) for what in last["needs_restart"]]
+
+
 def arrangement_text(one: Plain) -> str:
     """Return one arrangement."""
     words = {key: one[key] for key in ("name", "line", "since", "run", "runbook")}
@@ -90,6 +102,11 @@ def incident_row(one: Plain) -> str:
 def alarm_row(one: Plain) -> str:
     """Return one alarm as a row."""
     marks = [say(mark) for mark, key in (("unconfirmed", "unconfirmed"), ("older", "older_than_start")) if one[key]]
+    if one["acknowledged_by"]:
+        marks.append(say("acknowledged", owner=one["acknowledged_by"]))
+    if one["shelved_until"]:
+        words = {"owner": one["shelved_by"], "until": one["shelved_until"], "reason": one["shelve_reason"]}
+        marks.append(say("shelved", **words))
     return say(
         "alarm_row",
         id=one["id"] or "-",

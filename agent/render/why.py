@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from agent.render.base import Plain, fact_row, say, section, time_text, value_text
+
+BY_PEOPLE: Final = (("run_ordered", "asked_by"), ("run_aborted", "aborted_by"))
 
 
 def explain_text(plain: Plain) -> str:
@@ -81,6 +84,11 @@ def alarm_text(one: Plain) -> list[str]:
         lines.append(say("alarm_acts" if one["acts"] else "alarm_warns"))
     marks = (("alarm_blind", "blind"), ("alarm_unconfirmed", "unconfirmed"), ("alarm_older", "older_than_start"))
     lines += [say(text) for text, key in marks if one.get(key)]
+    if one.get("acknowledged_by"):
+        lines.append(say("alarm_noted", owner=one["acknowledged_by"]))
+    if one.get("shelved_until"):
+        words = {"owner": one["shelved_by"], "until": one["shelved_until"], "reason": one["shelve_reason"]}
+        lines.append(say("alarm_shelved", **words))
     if one["incidents"]:
         lines.append(say("alarm_in", incidents=", ".join(one["incidents"])))
     lines += section(say("head_rungs"), map(rung_row, one["rungs"]))
@@ -121,6 +129,7 @@ def run_text(one: Plain) -> list[str]:
     lines = [say("run", id=one["id"], runbook=one["runbook"], state=one["state"], reason=reason)]
     cause = f" ({one['cause']})" if one["cause"] else ""
     lines.append(say("run_for", opened_at=one["opened_at"], incident=one["incident"] or say("unknown"), cause=cause))
+    lines += [say(text, owner=one[key]) for text, key in BY_PEOPLE if one[key]]
     if one["ended_at"]:
         lines.append(say("run_ended", ended_at=one["ended_at"]))
     if one["ends_in_s"] is not None:

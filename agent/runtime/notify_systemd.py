@@ -48,6 +48,7 @@ class Notifier:
         self._passes_told = 0
         self._status_told = ""
         self._is_ready = False
+        self._may_be_ready: Callable[[], bool] = lambda: True
         self._is_troubled = False
 
     async def run(self) -> None:
@@ -64,17 +65,22 @@ class Notifier:
         if passes == self._passes_told:
             return
         words = ["WATCHDOG=1"]
-        if not self._is_ready:
+        is_ready = self._is_ready or self._may_be_ready()
+        if is_ready and not self._is_ready:
             words.append("READY=1")
         status = one_line(self._status())
         if status != self._status_told:
             words.append(f"STATUS={status}")
         if self._say(*words):
-            self._passes_told, self._status_told, self._is_ready = passes, status, True
+            self._passes_told, self._status_told, self._is_ready = passes, status, is_ready
 
-    def reloading(self) -> None:
-        """Say that the site file is being read anew; the next completed pass says that the agent is ready again."""
+    def reloading(self, until: Callable[[], bool] = lambda: True) -> None:
+        """
+        Say that the site file is being read anew; the next completed pass for which *until* holds says that the agent is
+        ready again.
+        """
         self._is_ready = False
+        self._may_be_ready = until
         self._passes_told = self._loop.passes
         self._say("RELOADING=1", f"MONOTONIC_USEC={int(running_s() * 1_000_000)}")
 

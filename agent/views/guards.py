@@ -67,12 +67,17 @@ def guards_now(work: Work, book: Runbook) -> list[Plain]:
     question = asked(work, book)
     if question is None:
         return []
+    return [{"guard": code, "against": guard(question)} for code, guard in guards_of(book)]
+
+
+def guards_of(book: Runbook) -> tuple[Guard, ...]:
+    """Return every guard that *book* is asked before it starts by itself."""
     own: tuple[Guard, ...]
     if book.is_return:
         own = (*RETURN_GUARDS, ("return_by_hand", return_by_hand), ("returned_often", returned_often))
     else:
         own = (*SWAP_GUARDS, ("budget_spent", budget_spent))
-    return [{"guard": code, "against": guard(question)} for code, guard in (*SITE_GUARDS, *START_GUARDS, *own)]
+    return (*SITE_GUARDS, *START_GUARDS, *own)
 
 
 def target_facts(work: Work, book: Runbook) -> tuple[Fact, ...]:

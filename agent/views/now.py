@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.core.incident import Incident, IncidentState
 from agent.core.model import SEVERITY, At, PointId
-from agent.core.policy import why_not_acting
+from agent.core.policy import Question, used, why_not_acting
 from agent.core.site import Site
 from agent.core.state import State
 from agent.core.work import Work
@@ -63,6 +63,7 @@ def status(site: Site, state: State, now: At, journal: JournalView, *, running: 
         "ended_incidents": [incident_plain(work, i) for i in incidents if i.state is not IncidentState.OPEN],
         "runbooks": runbooks_plain(work),
         "agent": {"running": running, "at": utc_text(now)},
+        "reload": reload_plain(work),
     }
 
 
@@ -114,6 +115,7 @@ def arrangements_plain(work: Work) -> list[Plain]:
             "line": one.line,
             "since": utc_text(one.since),
             "for_s": gone_s(work, one.since),
+            "asked_by": one.asked_by,
         }
         for one in work.durable.arrangements.values()
     ]
@@ -129,6 +131,23 @@ def journal_plain(journal: JournalView) -> Plain:
         "reason": journal.reason or None,
         "cut": journal.cut,
         "safe_reason": journal.safe_reason,
+    }
+
+
+def reload_plain(work: Work) -> Plain | None:
+    """Return what became of the last reload since the agent started, None when there was none."""
+    last = work.durable.reload
+    if last is None:
+        return None
+    return {
+        "ok": not last.code,
+        "code": last.code or None,
+        "at": utc_text(last.at),
+        "owner": last.owner,
+        "problems": list(last.problems),
+        "no_longer_covered": list(last.no_longer_covered),
+        "newly_covered": list(last.newly_covered),
+        "needs_restart": list(last.needs_restart),
     }
 
 
@@ -159,7 +178,7 @@ def point_plain(work: Work, point: PointId) -> Plain:
 
 
 def runbooks_plain(work: Work) -> dict[str, Plain]:
-    """Return every runbook: its mode, its open run, what keeps it quiet, and why it last did not act."""
+    """Return every runbook: its mode, its open run, what keeps it quiet, why it last did not act, and its spent budget."""
     found: dict[str, Plain] = {}
     for name, book in work.site.runbooks.items():
         running = next((run for run in work.durable.open_runs() if run.runbook == name), None)
@@ -171,5 +190,8 @@ def runbooks_plain(work: Work) -> dict[str, Plain]:
             "run_ends_in_s": left_s(work, running.deadline_s) if running is not None else None,
             "locks": locks_of(work, book),
             "refusal": refusal_plain(work, name),
+            "budget": book.limits.budget,
+            "budget_s": book.limits.budget_s,
+            "spent": used(Question(work, book, None), book.limits.budget_s),
         }
     return found

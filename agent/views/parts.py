@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from agent.core.alarm import Alarm
 from agent.core.incident import Incident
 from agent.core.model import AlarmKey, At, Fact, Observation, PointId, Quality, Tier, Value, worst
+from agent.core.people import is_noted
 from agent.core.run import Run
 from agent.core.runbook import Runbook
+from agent.core.state import Shelf
 from agent.core.work import Work
 
 Plain = dict[str, Any]
@@ -122,22 +125,22 @@ def nothing_seen(work: Work) -> bool:
 
 def site_tier(work: Work) -> Tier:
     """
-    Return the heaviest of the site's alarms and open incidents (a locked runbook raises an incident above its alarms);
-    unknown when there is none and nothing has been seen yet.
+    Return the heaviest of the site's alarms and open incidents (a locked runbook raises an incident above its alarms),
+    shelved alarms left out; unknown when there is none and nothing has been seen yet.
     """
-    tiers = [alarm.tier() for alarm in work.durable.alarms.values()]
+    tiers = [alarm.tier() for alarm in work.durable.told_alarms()]
     tiers += [incident.tier for incident in work.durable.open_incidents()]
     return worst([*tiers, Tier.UNKNOWN] if nothing_seen(work) else tiers)
 
 
 def equipment_tier(work: Work, name: str, points: Iterable[PointId]) -> Tier:
     """
-    Return the heaviest alarm of equipment *name*, whose points are *points*.
+    Return the heaviest alarm of equipment *name*, whose points are *points*; shelved ones are left out.
 
     Without an alarm it is unknown when nothing of it is seen, or when a point that an alarm looks at was seen once
     since start and cannot be seen now: not seen is not good.
     """
-    tiers = [alarm.tier() for key, alarm in work.durable.alarms.items() if split_point(key)[0] == name]
+    tiers = [alarm.tier() for alarm in work.durable.told_alarms() if split_point(alarm.key)[0] == name]
     seen = work.volatile.seen
     own = tuple(points)
     lost = any(
@@ -160,6 +163,7 @@ def alarm_plain(work: Work, alarm: Alarm) -> Plain:
     """Return one alarm as `status` shows it."""
     equipment, name = split_point(alarm.key)
     spec = work.site.alarms.get(alarm.key)
+    noted, shelf = work.durable.acknowledgements.get(alarm.key), work.durable.shelves.get(alarm.key)
     return {
         "id": alarm.id,
         "alarm": name,
@@ -168,14 +172,29 @@ def alarm_plain(work: Work, alarm: Alarm) -> Plain:
         "state": str(alarm.state()),
         "since": utc_text(alarm.since),
         "unconfirmed": alarm.unconfirmed,
-        "acknowledged_by": None,
-        "shelved_until": None,
+        "acknowledged_by": noted.owner if noted is not None else None,
+        "shelved_until": shelf_end(shelf) if shelf is not None else None,
+        "shelved_by": shelf.owner if shelf is not None else None,
+        "shelve_reason": shelf.reason if shelf is not None else None,
         "key": str(alarm.key),
         "text": spec.text if spec is not None else None,
         "blind": alarm.blind,
         "older_than_start": alarm.older_than_start,
         "changes_in_s": left_s(work, alarm.deadline_s()),
     }
+
+
+def shelf_end(shelf: Shelf) -> str | None:
+    """Return the UTC at which a shelf ends."""
+    return utc_text(replace(shelf.since, utc_s=shelf.since.utc_s + shelf.for_s))
+
+
+def acknowledged_by(work: Work, incident: Incident) -> str | None:
+    """Return who took note of an incident: of every alarm that stands in it. None while one of them is new to people."""
+    standing = [work.durable.alarms[key] for key in incident.alarms if key in work.durable.alarms]
+    if not standing or not all(is_noted(work, alarm) for alarm in standing):
+        return None
+    return ", ".join(dict.fromkeys(work.durable.acknowledgements[alarm.key].owner for alarm in standing))
 
 
 def incident_plain(work: Work, incident: Incident) -> Plain:
@@ -198,6 +217,7 @@ def incident_plain(work: Work, incident: Incident) -> Plain:
         "against": list(incident.against),
         "ended_at": utc_text(incident.ended_at),
         "merged_into": incident.merged_into,
+        "acknowledged_by": acknowledged_by(work, incident),
     }
 
 
@@ -218,6 +238,8 @@ def run_plain(work: Work, run: Run) -> Plain:
         "ends_in_s": left_s(work, run.deadline_s),
         "paused": run.paused,
         "approved": run.approved,
+        "asked_by": run.asked_by,
+        "aborted_by": run.aborted_by,
     }
 
 

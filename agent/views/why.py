@@ -225,7 +225,9 @@ def choices(run: Run) -> list[str]:
         return ["go-on", "undo", "reset"]
     if run.paused:
         return ["go-on", "undo"]
-    return ["approve"] if run.approved is False and run.state is RunState.WAITING else []
+    if run.state not in OPEN_STATES or run.state is RunState.UNDOING or run.aborted_by is not None:
+        return []
+    return ["approve", "abort"] if run.approved is False and run.state is RunState.WAITING else ["abort"]
 
 
 def step_plain(work: Work, step: Step, place: int, run: Run | None = None) -> Plain:

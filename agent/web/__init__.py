@@ -1,1 +1,1 @@
-"""What the agent shows over HTTP, on this machine alone."""
+"""What the agent shows over HTTP or HTTPS: metrics and health."""

@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.clock import Clock
-from agent.passwords import PASSWORD_BYTES_MAX, Hash, hashed
+from agent.passwords import BLOCK, COST, DIGEST_BYTES, LANES, PASSWORD_BYTES_MAX, SALT_BYTES, Hash
 
 FAILURES_MAX: Final = 5  # of one address ...
 FAILURES_OF_ALL_MAX: Final = 60  # ... of all together; remembered passwords go on to be taken then
@@ -78,7 +78,7 @@ class Guard:
         self._clock = clock
         self._throttle = Throttle()
         self._checking = asyncio.Lock()  # one at a time: each takes 16 MiB or more, and a core
-        self._nobody = hashed(secrets.token_hex())  # an unknown name costs as much as a wrong password
+        self._nobody = nobody()
         self._pepper = b""
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._users: Mapping[str, Hash] | None = None
@@ -139,6 +139,11 @@ class Guard:
         return self._clock.now().boot_s
 
 
+def nobody() -> Hash:
+    """Return a hash that no password has: to check an unknown name costs as much as to check a wrong password."""
+    return Hash(COST, BLOCK, LANES, secrets.token_bytes(SALT_BYTES), secrets.token_bytes(DIGEST_BYTES))
+
+
 def counted_as(host: str) -> str:
     """Return under what an address is counted: an IPv4 address by itself, an IPv6 one by its network."""
     try:
@@ -148,7 +153,7 @@ def counted_as(host: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((int(address), NET_BITS), strict=False))
+        return str(ipaddress.IPv6Network((int(address), NET_BITS), strict=False))
     return str(address)
 
 

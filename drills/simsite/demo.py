@@ -147,7 +147,7 @@ class Show:
     ) -> None:
         self.was_story = is_story
         self._stop = stop
-        self.narrator = Narrator(agent.config.site, lambda: agent.loop.state, self.broken_at)
+        self.narrator = Narrator(lambda: agent.loop.site, lambda: agent.loop.state, self.broken_at)
         self._branch = branch
         self._agent = agent
         self._screen = screen

@@ -62,16 +62,17 @@ class Shown:
 
 class Narrator:
     """
-    Knows the runbooks and the causes of *site*. *state* gives the agent's present state, *broken_at* since when a line
-    is broken on purpose (boot seconds), None when it is not.
+    Knows the runbooks and the causes of *site*, which a reload may change. *state* gives the agent's present state,
+    *broken_at* since when a line is broken on purpose (boot seconds), None when it is not.
     """
 
-    def __init__(self, site: Site, state: Callable[[], State], broken_at: Callable[[str], float | None]) -> None:
+    def __init__(
+        self, site: Callable[[], Site], state: Callable[[], State], broken_at: Callable[[str], float | None]
+    ) -> None:
         self.shown = Shown()
         self._site = site
         self._state = state
         self._broken_at = broken_at
-        self._points = points_by_equipment(Work(site, state(), At("", 0.0, 0.0)))
         self._books: dict[str, Runbook] = {}  # run -> its runbook
         self._commanded_at: dict[str, float] = {}
         self._causes: dict[str, Cause] = {}
@@ -83,11 +84,12 @@ class Narrator:
 
     def status(self, now: At) -> str:
         """Return in one line how the branch stands."""
-        work = Work(self._site, self._state(), now)
+        work = Work(self._site(), self._state(), now)
+        points = points_by_equipment(work)
         answered, line = seen(work, "path.answered"), seen(work, "path.line")
         mains = seen(work, "ups-a.mains_present")
         mains_key = "mains_unknown" if mains is None else "mains_on" if mains else "mains_off"
-        tiers = {name: str(equipment_tier(work, name, self._points[name])) for name in ("wan1", "wan2")}
+        tiers = {name: str(equipment_tier(work, name, points.get(name, ()))) for name in ("wan1", "wan2")}
         by_line = answered is True and line is not None
         traffic = say("traffic_by", line=line) if by_line else say("traffic_none")
         return say("stands", traffic=traffic, mains=say(mains_key), site=site_tier(work), **tiers)
@@ -97,7 +99,7 @@ class Narrator:
     def _trouble(self, body: Body, now_s: float) -> list[str]:
         match body:
             case AlarmMoved() if SEVERITY[body.tier] > SEVERITY[body.was]:
-                spec = self._site.alarms[body.key]
+                spec = self._site().alarms[body.key]
                 return [say("alarm", tier=body.tier, text=spec.text)]
             case IncidentOpened() | IncidentChanged():
                 return self._incident(body)
@@ -126,9 +128,9 @@ class Narrator:
     def _run(self, body: Body, now_s: float) -> list[str]:
         match body:
             case Refused():
-                return [say("refused", line=self._site.runbooks[body.runbook].leaves, why=body.text)]
+                return [say("refused", line=self._site().runbooks[body.runbook].leaves, why=body.text)]
             case RunOpened():
-                book = self._books[body.run] = self._site.runbooks[body.runbook]
+                book = self._books[body.run] = self._site().runbooks[body.runbook]
                 key = "approval" if body.approved is False else "decided"
                 return [say(key, run=body.run, leaves=book.leaves, enters=book.enters)]
             case StepIntended():

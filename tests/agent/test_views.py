@@ -359,9 +359,9 @@ def test_run_that_waits_for_approval_tells_the_choice():
     broken(driver)
 
     found, text = why(driver, "R1")
-    assert found["choices"] == ["approve"]
+    assert found["choices"] == ["approve", "abort"]
     assert found["step_list"][0]["progress"] == "waiting"
-    assert "A person may choose: approve." in text
+    assert "A person may choose: approve, abort." in text
 
 
 def test_run_tells_its_steps_and_its_proof():

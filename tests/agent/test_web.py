@@ -21,6 +21,8 @@ from tests.fakes.sites import Driver, bank
 class Address:
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
+    tls: None = None
+    password_file: None = None
 
 
 @pytest.fixture

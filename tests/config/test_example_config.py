@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import AGENT_KEYS, SERVER_KEYS, SITE_KEYS, load
+from agent.config import AGENT_KEYS, SITE_KEYS, load
 from agent.core.model import Mode
 from agent.coverage import report
 from agent.fields import file_key
+from agent.server_section import SERVER_KEYS, TLS_KEYS
 from agent.yaml_source import read
 from probes import PROBES
 from runbooks import ACTIONS
@@ -48,7 +49,9 @@ def test_the_example_uses_every_key_of_its_sections():
     data = read(EXAMPLE).data
 
     assert set(data["site"]) == set(SITE_KEYS)
-    assert set(data["server"]) == set(SERVER_KEYS)
+    # Files of TLS and passwords that are not there would keep the agent from starting: the example has them as comments.
+    assert set(data["server"]) == {*SERVER_KEYS} - {"metrics_tls", "metrics_password_file"}
+    assert all(re.search(rf"# +{key}: ", EXAMPLE.read_text(encoding="utf-8")) for key in SERVER_KEYS[2:4])
 
 
 def test_the_ten_lines_of_the_page_load(tmp_path):
@@ -84,7 +87,7 @@ def test_every_key_of_a_probe_has_a_row_with_its_default(kind):
 
 def test_every_key_of_the_other_sections_has_a_row():
     assert keys_in(section("site\n".strip())) == {*SITE_KEYS, *(f"agent.{key}" for key in AGENT_KEYS)} - {"agent"}
-    assert keys_in(section("server")) == set(SERVER_KEYS)
+    assert keys_in(section("server")) == {*SERVER_KEYS, *(f"metrics_tls.{key}" for key in TLS_KEYS)} - {"metrics_tls"}
 
 
 def test_the_page_of_alarms_is_what_the_tables_say():

@@ -264,12 +264,31 @@ def test_an_incident_whose_alarms_turn_out_to_have_two_causes_is_split() -> None
 
     driver.now_s += 0.5
     driver.rungs("wan1", ("second_site",))
+    (both,) = driver.state.durable.open_incidents()
+    assert not both.cause.settled
+    for _ in range(11):
+        driver.now_s += 1.0
+        driver.rungs("wan1", ("second_site",))
+        driver.rungs("wan2", NO_HQ[1:])
 
     kept, other = driver.state.durable.open_incidents()
     assert (kept.id, kept.opened_at, kept.cause.candidates) == ("I1", first.opened_at, ("line:wan1:core",))
     assert (other.id, other.cause.candidates) == ("I2", ("line:wan2:access",))
     assert set(other.alarms) == {"wan2.edge_dead", "wan2.second_site_dead"}
     assert not set(kept.alarms) & set(other.alarms)
+
+
+def test_a_standby_that_flaps_beside_a_dead_primary_does_not_open_and_merge_incidents_again_and_again() -> None:
+    driver = started()
+    for second in range(120):
+        driver.now_s += 1.0
+        driver.rungs("wan1", FAR)
+        for rung in FAR:
+            lost, loss = (1, 0.3) if second % 3 == 0 else (0, 0.0)
+            driver.see({f"wan2.{rung}.lost_in_row": lost, f"wan2.{rung}.loss_ratio": loss})
+
+    assert [incident.id for incident in driver.bodies(IncidentOpened)] == ["I1", "I2"]
+    assert [(merged.id, merged.into) for merged in driver.bodies(IncidentMerged)] == [("I2", "I1")]
 
 
 def test_an_incident_is_red_while_a_runbook_for_it_is_locked() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.core import engine, invariants, policy, progress
+from agent.core import engine, invariants, people, policy, progress
 from agent.core.engine import Stepped, replay
 from agent.core.model import (
     At,
@@ -139,7 +139,7 @@ def undone_again_and_again(driver: Driver) -> None:
 
 def test_i11_the_same_step_sent_a_third_time_is_stopped(monkeypatch: Patch) -> None:
     monkeypatch.setattr(progress, "SENDS_PER_STEP", 99)
-    monkeypatch.setattr(engine, "SENDS_PER_STEP", 99)
+    monkeypatch.setattr(people, "SENDS_PER_STEP", 99)
 
     with violates("I11"):
         undone_again_and_again(started())

@@ -104,7 +104,9 @@ def test_no_swap_before_the_standby_is_asked_after_the_first_loss() -> None:
         (RUNGS, RUNGS, "observer"),
     ],
 )
-def test_no_swap_when_the_lines_are_not_to_blame(primary: tuple[str, ...], standby: tuple[str, ...], cause: str) -> None:
+def test_no_swap_when_the_lines_are_not_to_blame(
+    primary: tuple[str, ...], standby: tuple[str, ...], cause: str
+) -> None:
     driver = started()
     driver.now_s += 0.3
     driver.rungs("wan1", primary)

@@ -19,7 +19,7 @@ from agent.core.profiles import PROFILES
 from agent.errors import ProbeFault
 from agent.ports import Lane, Publish, Readings
 from drills.simsite.routes import MemoryRouteTable
-from probes import line, nut, path
+from probes import line, line_config, nut, path
 from probes.line_config import LineConfig
 
 GAP_S: Final = 0.1  # between two probes of the plant's lines
@@ -134,7 +134,7 @@ class PlantLine:
         config = plant.lines[name]
         self.equipment = name
         self.channel = line.channel(name, config)
-        self.specs: Mapping[str, PointSpec] = line.specs(config)
+        self.specs: Mapping[str, PointSpec] = line_config.specs(config)
         self._rungs = tuple(rung for rung in ("cpe", "edge", "hq", "second_site") if rung in config.targets)
         self._window_s = PROFILES[config.profile].window_s
         self._plant = plant
@@ -224,10 +224,18 @@ class PlantLine:
         return fault.hidden, fault.carrier, tuple(fault.lost(rung) >= 1.0 for rung in self._rungs), fault.loss_ratio
 
     def _observation(
-        self, point: str, value: Value, asked_at: float, now: float, fault: str | None = None, since: float | None = None
+        self,
+        point: str,
+        value: Value,
+        asked_at: float,
+        now: float,
+        fault: str | None = None,
+        since: float | None = None,
     ) -> Observation:
         quality = Quality.GOOD if fault is None else Quality.UNKNOWN
-        return Observation(PointId(f"{self.equipment}.{point}"), value, quality, asked_at, now, self.channel, fault, since)
+        return Observation(
+            PointId(f"{self.equipment}.{point}"), value, quality, asked_at, now, self.channel, fault, since
+        )
 
     def _now(self) -> float:
         return self._clock.now().boot_s

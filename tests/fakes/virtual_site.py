@@ -44,8 +44,7 @@ SITE: Final = """
 site: {{id: branch-01, agent: {{boot_guard: {boot_guard}}}}}
 equipment:
   mains: {{kind: utility}}
-  ups-a: {{kind: ups, fed_by: mains, ups: ups-a, status_period: {ups_period}}}
-  wan1:
+{ups}  wan1:
     {{kind: line, role: primary, profile: {profile}, interface: eth1, gateway: 192.0.2.1,
      targets: {{cpe: 192.0.2.1, edge: 198.51.100.1, hq: 203.0.113.1}}}}
   wan2:
@@ -72,8 +71,12 @@ def site_config(
     path_period: str = "1s",
     ups_period: str = "1s",
 ) -> Config:
-    """Load a site file for two lines through the real configuration; *more* is put into its runbook."""
-    values = {"profile": profile, "boot_guard": boot_guard, "path_period": path_period, "ups_period": ups_period}
+    """
+    Load a site file for two lines through the real configuration; *more* is put into its runbook. An empty *ups_period*
+    leaves the UPS out.
+    """
+    ups = f"  ups-a: {{kind: ups, fed_by: mains, ups: ups-a, status_period: {ups_period}}}\n" if ups_period else ""
+    values = {"profile": profile, "boot_guard": boot_guard, "path_period": path_period, "ups": ups}
     path = folder / "site.yaml"
     path.write_text(SITE.format(more=f", {more}" if more else "", mode=mode, **values), encoding="utf-8")
     return site_file.load(path, PROBES, ACTIONS)
@@ -296,12 +299,21 @@ class VirtualSite:
         if self.timing.accepted_after_s <= 0:
             return loop.accepted
         running = asyncio.get_running_loop()
-        return lambda key: running.call_later(self.timing.accepted_after_s, loop.accepted, key) and None
+
+        def accepted(key: str) -> None:
+            running.call_later(self.timing.accepted_after_s, loop.accepted, key)
+
+        return accepted
 
 
 def same(one: Durable, other: Durable) -> bool:
     """Tell whether two durable states have the same canonical text, and so the same digest."""
     return canonical(one) == canonical(other)
+
+
+async def pass_time(seconds: float) -> None:
+    """Let virtual time pass."""
+    await asyncio.sleep(seconds)
 
 
 def end_all(spared: set[asyncio.Task[Any]]) -> None:

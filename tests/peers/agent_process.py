@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,18 +77,18 @@ class AgentProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start it, and wait until every line is judged."""
+    def start(self, program: Sequence[str] = ("agent",), until: Callable[[Plain], bool] | None = None) -> None:
+        """Start it, as the module and words of *program*, and wait until every line is judged, or as *until* says."""
         self._started_at = boot_s()
         with (self._directory / "agent.log").open("ab") as log:
             self._process = subprocess.Popen(
-                (*self._lab.inside("branch"), sys.executable, "-m", "agent", "run", "-c", str(self._site)),
+                (*self._lab.inside("branch"), sys.executable, "-m", *program, "run", "-c", str(self._site)),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        self.wait("both lines steady", is_steady)
+        self.wait("the start", until or is_steady)
 
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
@@ -101,6 +101,11 @@ class AgentProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
+        return self._process.wait(timeout=PATIENCE_S)
+
+    def wait_end(self) -> int:
+        """Wait until it has ended by itself, and return its exit code."""
+        assert self._process is not None
         return self._process.wait(timeout=PATIENCE_S)
 
     @property

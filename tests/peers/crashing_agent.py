@@ -19,6 +19,7 @@ from agent import app
 from agent.cli import main
 from agent.ports import Entry, JournalStore
 from agent.runtime.journal import Opened, open_journal
+from agent.runtime.journal_store import StoreLimits
 
 
 class KillingStore:
@@ -47,16 +48,16 @@ def kind_of(entry: Entry) -> str:
     return str(body["kind"]) if isinstance(body, dict) else ""
 
 
-def run(kind: str) -> None:
-    """Run the program of the remaining arguments."""
+def run(kind: str, arguments: Sequence[str]) -> None:
+    """Run the program with *arguments*, until the first record of *kind* is durable."""
 
-    def opened(directory: Path) -> Opened:
-        journal = open_journal(directory)
+    def opened(directory: Path, limits: StoreLimits | None = None) -> Opened:
+        journal = open_journal(directory, limits)
         return replace(journal, store=KillingStore(journal.store, kind))  # type: ignore[arg-type]
 
     app.open_journal = opened  # type: ignore[attr-defined]
-    main()
+    main(arguments, prog_name="changeover")
 
 
 if __name__ == "__main__":
-    run(sys.argv[2])
+    run(sys.argv[2], sys.argv[3:])

@@ -55,7 +55,7 @@ class Outage:
 
 
 class Traffic:
-    """The echoes of a lab's branch, from now until the lab is left."""
+    """The echoes of a lab's branch, under way when this is made, and until the lab is left."""
 
     def __init__(self, lab: Lab) -> None:
         program = ("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.peers.echo_traffic")
@@ -66,6 +66,7 @@ class Traffic:
         self._echoes: list[Echo] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+        self._wait(lambda: any(echo.answered_at for echo in self._echoes), "an answered echo", PATIENCE_S)
 
     def wait_by(self, source: str, since: float, patience_s: float = PATIENCE_S) -> Echo:
         """Return the first echo sent after *since* that was answered and went by *source*; fail when none does."""
@@ -87,7 +88,7 @@ class Traffic:
 
     def settled(self, since: float, until: float) -> list[Echo]:
         """Return the echoes sent between these instants, once the last of them is answered or lost."""
-        self._wait(lambda: self.since(until + LATE_S) or None, "echoes settle", LATE_S + PATIENCE_S)
+        self._wait(lambda: self.since(until + LATE_S), "echoes settle", LATE_S + PATIENCE_S)
         return self.since(since, until)
 
     def lost(self, since: float, until: float) -> int:
@@ -106,7 +107,7 @@ class Traffic:
 
     def _wait(self, look: Callable[[], T | None], what: str, patience_s: float) -> T:
         deadline = boot_s() + patience_s
-        while (found := look()) is None:
+        while not (found := look()):
             assert boot_s() < deadline, f"never seen: {what}; the last echoes were {self._echoes[-5:]}"
             assert self._process.poll() is None, "the traffic has ended"
             threading.Event().wait(LOOK_S)

@@ -8,7 +8,6 @@ that ends the process there, for each order in which executor and loop may have 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import tempfile
@@ -31,6 +30,7 @@ from tests.fakes.virtual_site import (
     RunningAgent,
     Timing,
     VirtualSite,
+    pass_time,
     same,
     site_config,
     virtually,
@@ -64,7 +64,7 @@ def timing(name: str) -> Timing:
 
 async def swap(site: VirtualSite, life: RunningAgent) -> None:
     """Let the primary line die, and wait for the arrangement that follows."""
-    await asyncio.sleep(QUIET_S)
+    await pass_time(QUIET_S)
     site.plant.kill("wan1")
     await life.until(lambda life: life.durable.arrangements != {})
 
@@ -73,7 +73,7 @@ async def come_home(site: VirtualSite, life: RunningAgent) -> None:
     """Let the primary line come back, and wait for the traffic to follow."""
     site.plant.mend("wan1")
     await life.until(lambda life: life.durable.arrangements == {}, HOME_S)
-    await asyncio.sleep(2.0)
+    await pass_time(2.0)
 
 
 @cache
@@ -84,7 +84,7 @@ def course(name: str) -> tuple[range, range]:
         site = VirtualSite(sound_site(), timing=timing(name))
         async with site.agent() as life:
             await swap(site, life)
-            await asyncio.sleep(1.0)
+            await pass_time(1.0)
             await come_home(site, life)
         kinds = [type(from_plain(Record, json.loads(entry.body)).body) for entry in site.disk.entries]
         opened = [seq for seq, kind in enumerate(kinds, 1) if kind is RunOpened]
@@ -147,7 +147,7 @@ async def crashed(site: VirtualSite, seq: int, end: Callable[[int], SimFaults], 
         with contextlib.suppress(Crash):
             await swap(site, life)
             if in_return:
-                await asyncio.sleep(1.0)
+                await pass_time(1.0)
                 await come_home(site, life)
         await site.until_crash(life)
     site.disk.open()  # cuts what the crash left half-written
@@ -159,10 +159,10 @@ def test_a_swap_that_is_cut_anywhere_ends_on_the_standby_line_with_one_change_of
     async def main(seq: int) -> None:
         site = VirtualSite(sound_site(), timing=timing(name))
         interrupted = await crashed(site, seq, ENDS[end], in_return=False)
-        await asyncio.sleep(AWAY_S)
+        await pass_time(AWAY_S)
         async with site.agent() as life:
             await life.until(lambda life: life.durable.arrangements != {})
-            await asyncio.sleep(5.0)
+            await pass_time(5.0)
 
             assert_looked_first(life, interrupted)
             assert list(site.table.changes) == [THERE]
@@ -185,10 +185,10 @@ def test_a_return_that_is_cut_anywhere_ends_on_the_primary_line_with_one_change_
     async def main(seq: int) -> None:
         site = VirtualSite(sound_site(), timing=timing(name))
         interrupted = await crashed(site, seq, ENDS[end], in_return=True)
-        await asyncio.sleep(AWAY_S)
+        await pass_time(AWAY_S)
         async with site.agent() as life:
             await life.until(lambda life: life.durable.arrangements == {} and not life.durable.open_runs(), HOME_S)
-            await asyncio.sleep(5.0)
+            await pass_time(5.0)
 
             assert_looked_first(life, interrupted)
             assert list(site.table.changes) == [THERE, BACK]
@@ -208,13 +208,13 @@ def test_a_reboot_anywhere_in_a_swap_ends_on_the_standby_line(name: str) -> None
     async def main(seq: int) -> None:
         site = VirtualSite(sound_site(), timing=timing(name))
         interrupted = await crashed(site, seq, ENDS["before"], in_return=False)
-        await asyncio.sleep(AWAY_S)
+        await pass_time(AWAY_S)
         site.reboot()
         before = list(site.table.changes)
         async with site.agent() as life:
             started_s = site.clock.now().boot_s
             await life.until(lambda _: site.plant.reaches_hq())
-            await asyncio.sleep(60.0)
+            await pass_time(60.0)
 
             assert_looked_first(life, interrupted)
             assert list(site.table.changes) == [*before, THERE]
@@ -236,11 +236,11 @@ def test_a_reboot_anywhere_in_a_return_ends_on_the_primary_line(name: str) -> No
     async def main(seq: int) -> None:
         site = VirtualSite(sound_site(), timing=timing(name))
         interrupted = await crashed(site, seq, ENDS["before"], in_return=True)
-        await asyncio.sleep(AWAY_S)
+        await pass_time(AWAY_S)
         site.reboot()
         before = list(site.table.changes)
         async with site.agent() as life:
-            await asyncio.sleep(HOME_S)
+            await pass_time(HOME_S)
 
             assert_looked_first(life, interrupted)
             assert list(site.table.changes) == before
