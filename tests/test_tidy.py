@@ -274,7 +274,7 @@ def has_test(folder: str, word: str) -> bool:
     return any(re.search(rf"_{re.escape(word)}(_|$)", path.stem) for path in (ROOT / folder).rglob("test_*.py"))
 
 
-# Waits for the plant and sends nothing; the scripts that need it (mains stable, generator accepted) come with that equipment.
+# It sends nothing; the scripts that need it (mains stable, generator accepted) come with that equipment.
 NOT_IN_THE_EXAMPLE = {"wait_until"}
 
 
